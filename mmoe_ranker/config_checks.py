@@ -1,0 +1,117 @@
+"""References inside a config: names used once, and every name that is referred to exists and is of the right kind.
+
+Each check raises ValueError("path||what is wrong and allowed||received"), which `config_loading` makes a sentence of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmoe_ranker.config import Config
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _refuse(path: str, rule: str, received: object) -> None:
+    raise ValueError(f"{path}||{rule}||{received!r}")
+
+
+def _one_of(path: str, allowed: Iterable[str], received: str, what: str) -> None:
+    allowed = tuple(allowed)
+    if received not in allowed:
+        _refuse(path, f"must name {what}; allowed: {_listed(allowed)}", received)
+
+
+def check_references(config: Config) -> None:
+    """Checks every name in the config.
+
+    Raises:
+      ValueError: as `path||rule||received`, at the first name that is used twice or refers to nothing.
+    """
+    _check_names(config)
+    _check_features(config)
+    _check_objectives(config)
+    _check_bias(config)
+    _check_combined_score(config)
+    for key in ("group_by", "slices"):
+        for position, name in enumerate(getattr(config.evaluation, key)):
+            allowed = [feature.name for feature in config.features if feature.kind == "categorical"]
+            _one_of(f"evaluation.{key}.{position}", allowed, name, "a categorical feature")
+
+
+def _check_names(config: Config) -> None:
+    from mmoe_ranker.config import RESERVED_NAMES
+
+    seen: set[str] = set()
+    for section, entries in (("features", config.features), ("objectives", config.objectives)):
+        for position, entry in enumerate(entries):
+            path = f"{section}.{position}.name"
+            if entry.name in seen:
+                _refuse(path, "must be a name not used before by a feature or an objective", entry.name)
+            if entry.name in RESERVED_NAMES or entry.name.endswith("_label"):
+                _refuse(path, f"must not be one of {_listed(RESERVED_NAMES)}, nor end in _label", entry.name)
+            seen.add(entry.name)
+    if not config.served_features:
+        _refuse("features", "must have at least one feature of side context or candidate", "none")
+    key = [feature for feature in config.features if feature.name == config.item_key]
+    if key and (key[0].side != "candidate" or key[0].kind != "categorical"):
+        _refuse("item_key", "must name a categorical feature of side candidate, or no feature", config.item_key)
+
+
+def _check_features(config: Config) -> None:
+    categorical = {feature.name: feature for feature in config.features if feature.kind == "categorical"}
+    for position, feature in enumerate(config.features):
+        path = f"features.{position}"
+        if feature.side == "bias" and feature.kind != "categorical":
+            _refuse(f"{path}.kind", f"must be categorical for `{feature.name}`, which is of side bias", feature.kind)
+        if feature.kind == "sequence" and feature.embedding is not None:
+            tables = [name for name, table in categorical.items() if table.side != "bias"]
+            _one_of(
+                f"{path}.embedding", tables, feature.embedding, "a categorical feature of side context or candidate"
+            )
+
+
+def _check_objectives(config: Config) -> None:
+    binary = [objective.name for objective in config.objectives if objective.kind == "binary"]
+    given = {objective.name: objective.given for objective in config.objectives}
+    for position, objective in enumerate(config.objectives):
+        if objective.given is None:
+            continue
+        path = f"objectives.{position}.given"
+        _one_of(path, [name for name in binary if name != objective.name], objective.given, "another binary objective")
+        followed = [objective.name]
+        while (parent := given[followed[-1]]) is not None:
+            if parent in followed:
+                _refuse(path, "must not lead back to the objective itself", " -> ".join([*followed, parent]))
+            followed.append(parent)
+
+
+def _check_bias(config: Config) -> None:
+    bias = config.model.bias
+    if bias.kind == "none":
+        return
+    allowed = [f.name for f in config.features if f.kind == "categorical" and f.side in ("bias", "context")]
+    for position, name in enumerate(bias.features):
+        _one_of(f"model.bias.features.{position}", allowed, name, "a categorical feature of side bias or context")
+    for position, cross in enumerate(bias.cross):
+        for place, name in enumerate(cross):
+            _one_of(f"model.bias.cross.{position}.{place}", bias.features, name, "one of `model.bias.features`")
+        if len(set(cross)) != len(cross):
+            _refuse(f"model.bias.cross.{position}", "must name each feature once", list(cross))
+    for position, name in enumerate(bias.objectives):
+        _one_of(f"model.bias.objectives.{position}", config.objective_names, name, "an objective")
+    for path, names in (("features", bias.features), ("objectives", bias.objectives)):
+        if len(set(names)) != len(names):
+            _refuse(f"model.bias.{path}", "must name each once", list(names))
+
+
+def _check_combined_score(config: Config) -> None:
+    binary = [objective.name for objective in config.objectives if objective.kind == "binary"]
+    for name, term in config.combined_score.terms.items():
+        _one_of(f"combined_score.terms.{name}", config.objective_names, name, "an objective")
+        if term.complement and name not in binary:
+            _refuse(f"combined_score.terms.{name}.complement", "must be false for a regression objective", True)

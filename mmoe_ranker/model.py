@@ -1,0 +1,131 @@
+"""The ranker: wiring only. Features, shared hidden layers, experts and gates, a tower an objective, a shallow tower.
+
+Shapes: B impressions, T objectives in config order, E experts, K objectives that position biases.
+
+Outputs of a call, for each objective k:
+  `k`                   [B]  probability, or value in the label's own unit
+  `k_logit`             [B]  what the loss sees: relevance plus bias
+  `relevance_k_logit`   [B]  from the main tower
+  `bias_k_logit`        [B]  from the shallow tower, for biased objectives ([1] where the whole request shares it)
+  `gates`               [B, T, E], with mixture of experts alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from mmoe_ranker.config import Config, MMoE, ShallowTower
+from mmoe_ranker.features import FeatureEncoder, FeatureRows
+from mmoe_ranker.layers import MISSING, MixtureOfExperts, ParallelDense, dense_stack
+from mmoe_ranker.layers import ShallowTower as ShallowTowerLayer
+from mmoe_ranker.objectives import ObjectiveHead, objective_heads
+from mmoe_ranker.statistics import Statistics
+
+
+class Ranker(tfrs.Model):
+    """Multitask ranker with selection-bias modelling, after Zhao et al. 2019, fig. 1.
+
+    Trains with plain Keras: `compile`, `fit` on a dataset of `(features, labels)` or `(features, labels, weights)`,
+    where `features` is what `FeatureRows` returns and `labels` holds [B] floats per objective, NaN where missing.
+
+    Example:
+      >>> ranker = Ranker(config, statistics)
+      >>> ranker.compile(optimizer=composite_optimizer(ranker, config.training))
+      >>> ranker.fit(train_dataset(folder, config, ranker.feature_rows))
+
+    Args:
+      config: features, objectives and model.
+      statistics: vocabularies, moments and label rates of the training split.
+    """
+
+    def __init__(self, config: Config, statistics: Statistics) -> None:
+        super().__init__(name=config.name)
+        model, num_objectives = config.model, len(config.objectives)
+        self.feature_rows = FeatureRows(config, statistics)
+        self.encoder = FeatureEncoder(config, statistics, self.feature_rows, name="encoder")
+        self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
+        if isinstance(model.sharing, MMoE):
+            self.sharing: tf.keras.layers.Layer = MixtureOfExperts(
+                model.sharing.experts,
+                model.sharing.units,
+                num_objectives,
+                model.sharing.gate_dropout,
+                seed=config.training.seed,
+                name="experts",
+            )
+        else:
+            self.sharing = dense_stack(model.sharing.units, model.dropout, name="shared_bottom")
+        self.tower = [
+            ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
+            for depth, units in enumerate(model.tower)
+        ]
+        self.heads: dict[str, ObjectiveHead] = objective_heads(config.objectives, statistics)
+        self.tower_logit = ParallelDense(
+            num_objectives, 1, bias_initial=[head.initial_logit for head in self.heads.values()], name="tower_logit"
+        )
+        self.bias_objectives: tuple[str, ...] = ()
+        self.shallow_tower: ShallowTowerLayer | None = None
+        if isinstance(model.bias, ShallowTower):
+            self.bias_objectives = model.bias.objectives
+            self.shallow_tower = ShallowTowerLayer(
+                {name: self.feature_rows.rows[name].num_rows for name in model.bias.features},
+                model.bias.cross,
+                len(model.bias.objectives),
+                dropped=[feature.name for feature in config.side("bias") if feature.name in model.bias.features],
+                dropout=model.bias.dropout,
+                seed=config.training.seed + 1,
+                name="shallow_tower",
+            )
+
+    def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
+        """Predicts every objective; a bias feature that is not among `features` counts as missing, as at serving."""
+        shared = self.hidden(self.encoder(features), training=training)
+        outputs: dict[str, tf.Tensor] = {}
+        towers = self.sharing(shared, training=training)
+        if isinstance(self.sharing, MixtureOfExperts):
+            towers, outputs["gates"] = towers  # [B, T, U], [B, T, E]
+        for layer in self.tower:
+            towers = layer(towers)
+        relevance = tf.squeeze(self.tower_logit(towers), axis=-1)  # [B, T]
+        bias = self._bias_logits(features, training)
+        for index, (name, head) in enumerate(self.heads.items()):
+            logit = outputs[f"relevance_{name}_logit"] = relevance[:, index]
+            if name in bias:
+                outputs[f"bias_{name}_logit"] = bias[name]
+                logit = logit + bias[name]
+            outputs[f"{name}_logit"] = logit
+            outputs[name] = head.prediction(logit)
+        return outputs
+
+    def compute_loss(self, inputs: tuple, training: bool = False) -> tf.Tensor:
+        """Weighted sum over objectives of the loss per impression of the batch (sec. 4.2).
+
+        Args:
+          inputs: `(features, labels)` or `(features, labels, weights)`; labels [B], NaN where missing; weights [B].
+          training: whether dropout is active.
+        """
+        features, labels, weights = inputs if len(inputs) == 3 else (*inputs, None)
+        outputs = self(features, training=training)
+        losses = [
+            head.loss_weight * head.loss(labels[name], outputs[f"{name}_logit"], weights)
+            for name, head in self.heads.items()
+        ]
+        return tf.add_n(losses)
+
+    def embedding_variables(self) -> list[tf.Variable]:
+        """The tables of the main tower, of which a step touches few rows."""
+        return [variable for table in self.encoder.tables.values() for variable in table.trainable_variables]
+
+    def _bias_logits(self, features: Mapping[str, tf.Tensor], training: bool | None) -> dict[str, tf.Tensor]:
+        if self.shallow_tower is None:
+            return {}
+        names = self.shallow_tower.num_rows
+        given = {name: features[name] for name in names if name in features}
+        # Nothing given: one row of "missing", which broadcasts over the impressions.
+        missing = tf.fill(tf.shape(next(iter(given.values()))) if given else [1], MISSING)
+        rows = {name: given.get(name, missing) for name in names}
+        logits = self.shallow_tower(rows, training=training)  # [B, K]
+        return {name: logits[:, index] for index, name in enumerate(self.bias_objectives)}

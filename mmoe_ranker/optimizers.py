@@ -1,0 +1,42 @@
+"""Optimisers: embedding tables by one that touches only the rows of a batch, all else by a dense one.
+
+Adam moves every row of every table at every step, so that a step costs what the vocabulary costs; Adagrad on the rows
+of the batch keeps the step independent of it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from mmoe_ranker.config import Optimizer, Training
+from mmoe_ranker.model import Ranker
+
+# The older Keras optimisers apply a step in one fused kernel, and are what tfrs' composite optimiser composes.
+_OPTIMIZERS = {
+    "adagrad": tf.keras.optimizers.legacy.Adagrad,
+    "adam": tf.keras.optimizers.legacy.Adam,
+    "sgd": tf.keras.optimizers.legacy.SGD,
+}
+
+
+def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimizers.legacy.Optimizer:
+    """The optimiser that the config describes, for `ranker.compile`.
+
+    `training.embedding_optimizer` moves the embedding tables of the main tower, `training.optimizer` the rest.
+    """
+
+    def embeddings() -> list[tf.Variable]:
+        return ranker.embedding_variables()
+
+    def rest() -> list[tf.Variable]:
+        tables = {variable.ref() for variable in ranker.embedding_variables()}
+        return [variable for variable in ranker.trainable_variables if variable.ref() not in tables]
+
+    return tfrs.experimental.optimizers.CompositeOptimizer(
+        [(_build(training.embedding_optimizer), embeddings), (_build(training.optimizer), rest)]
+    )
+
+
+def _build(optimizer: Optimizer) -> tf.keras.optimizers.legacy.Optimizer:
+    return _OPTIMIZERS[optimizer.name](learning_rate=optimizer.learning_rate)

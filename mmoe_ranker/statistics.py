@@ -1,0 +1,92 @@
+"""What the pipeline counts on the training split and the model is built from: vocabularies, moments, label rates.
+
+On disk beside the examples: `statistics.json` and `vocabularies/<feature>.txt`, one value a line, most frequent first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmoe_ranker.errors import InputError
+
+_FILE = "statistics.json"
+_VOCABULARIES = "vocabularies"
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericStatistics:
+    """Moments of a numeric feature after its transform; `count` leaves out the `missing`."""
+
+    count: int
+    missing: int
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelStatistics:
+    """Number of labelled impressions of an objective, and mean and standard deviation after its transform."""
+
+    count: int
+    mean: float
+    std: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics of the training split: by feature name (`numeric`, `vocabularies`) and objective name (`labels`)."""
+
+    num_examples: int
+    numeric: Mapping[str, NumericStatistics]
+    labels: Mapping[str, LabelStatistics]
+    vocabularies: Mapping[str, tuple[str, ...]]
+
+    def save(self, folder: Path) -> None:
+        """Writes `statistics.json` and a file a vocabulary into an existing folder."""
+        (folder / _VOCABULARIES).mkdir(exist_ok=True)
+        for name, values in self.vocabularies.items():
+            text = "".join(f"{value}\n" for value in values)
+            (folder / _VOCABULARIES / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+        document = {
+            "num_examples": self.num_examples,
+            "numeric": {name: dataclasses.asdict(moments) for name, moments in self.numeric.items()},
+            "labels": {name: dataclasses.asdict(moments) for name, moments in self.labels.items()},
+            "vocabularies": {name: len(values) for name, values in self.vocabularies.items()},
+        }
+        (folder / _FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Statistics:
+        """Reads what `save` wrote.
+
+        Raises:
+          InputError: a file is missing, or a vocabulary has another length than was recorded.
+        """
+        try:
+            document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            vocabularies = {
+                name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1])
+                for name in document["vocabularies"]
+            }
+        except FileNotFoundError as error:
+            raise InputError(
+                f"The folder must hold {_FILE} and {_VOCABULARIES}/, as `mmoe-ranker examples` writes them. "
+                f"Received: {str(folder)!r} without {error.filename!r}."
+            ) from None
+        for name, length in document["vocabularies"].items():
+            if len(vocabularies[name]) != length:
+                raise InputError(
+                    f"The vocabulary of `{name}` in {str(folder)!r} must have the {length} values {_FILE} records. "
+                    f"Received: {len(vocabularies[name])}."
+                )
+        return cls(
+            num_examples=document["num_examples"],
+            numeric={name: NumericStatistics(**moments) for name, moments in document["numeric"].items()},
+            labels={name: LabelStatistics(**moments) for name, moments in document["labels"].items()},
+            vocabularies=vocabularies,
+        )
