@@ -8,7 +8,12 @@ HERE = pathlib.Path(__file__).parent
 
 EXTRAS = {
     # tf-keras is Keras 2, which tensorflow-recommenders needs; its minor version must be TensorFlow's.
-    "model": ["tensorflow>=2.18,<2.22", "tf-keras>=2.18,<2.22", "tensorflow-recommenders>=0.7.7,<0.8"],
+    "model": [
+        "tensorflow>=2.18,<2.22",
+        "tf-keras>=2.18,<2.22",
+        "tensorflow-recommenders>=0.7.7,<0.8",
+        "tensorflow-serving-api>=2.18,<2.22",
+    ],
     "pipelines": ["apache-beam>=2.66,<3", "pyarrow>=17", "pandas>=2.2,<4"],
     "client": ["grpcio>=1.66,<2"],
     "serving": [
@@ -27,6 +32,8 @@ EXTRAS["dev"] = EXTRAS["all"] + [
     "ruff>=0.6,<1",
     "scikit-learn>=1.5,<2",
     "types-PyYAML",
+    "types-tqdm",
+    "types-protobuf",
 ]
 
 setup(
@@ -45,6 +52,7 @@ setup(
         "protobuf>=4.25,<8",
         "pydantic>=2.7,<3",
         "PyYAML>=6,<7",
+        "tqdm>=4.66,<5",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mmoe-ranker=mmoe_ranker.cli:main"]},

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mmoe_ranker.config import CategoricalFeature, Config, NumericFeature, SequenceFeature
+from mmoe_ranker.config import CategoricalFeature, Config, NumericFeature, SequenceFeature, VectorFeature
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.layers import HashRows, IntegerRows, NumericInput, VocabularyRows, masked_mean
 from mmoe_ranker.statistics import Statistics
@@ -92,7 +92,7 @@ class FeatureEncoder(tf.keras.layers.Layer):
         for feature in self.features:
             if isinstance(feature, NumericFeature):
                 self.numerics[feature.name] = _numeric_input(feature, statistics)
-            elif feature.name in rows.rows and not getattr(feature, "embedding", None):
+            elif not isinstance(feature, VectorFeature) and not getattr(feature, "embedding", None):
                 self.tables[feature.name] = tf.keras.layers.Embedding(
                     rows.rows[feature.name].num_rows, feature.dim or _DEFAULT_DIM, name=f"{feature.name}_embedding"
                 )

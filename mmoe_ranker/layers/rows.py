@@ -21,6 +21,7 @@ class VocabularyRows(tf.Module):
 
     def __init__(self, vocabulary: Sequence[str], oov_buckets: int) -> None:
         super().__init__()
+        self.vocabulary = tuple(vocabulary)
         self.oov_buckets = oov_buckets
         self.num_rows = 1 + oov_buckets + len(vocabulary)
         first = 1 + oov_buckets
@@ -33,6 +34,10 @@ class VocabularyRows(tf.Module):
         rows = self.table.lookup(values)
         other = 1 + tf.strings.to_hash_bucket_fast(values, self.oov_buckets)
         return tf.where(rows >= 0, rows, tf.cast(other, tf.int32))
+
+    def values(self) -> list[tuple[int, str | None]]:
+        """The rows that stand for one value, with it; None is "missing"."""
+        return [(0, None), *((1 + self.oov_buckets + place, value) for place, value in enumerate(self.vocabulary))]
 
 
 class HashRows(tf.Module):
@@ -48,6 +53,10 @@ class HashRows(tf.Module):
         rows = 1 + tf.cast(tf.strings.to_hash_bucket_fast(values, self.buckets), tf.int32)
         return tf.where(values == "", 0, rows)
 
+    def values(self) -> list[tuple[int, str | None]]:
+        """The rows that stand for one value: "missing" alone, as the others are shared."""
+        return [(0, None)]
+
 
 class IntegerRows(tf.Module):
     """Integers from 0 to `size`: -1 is row 0 ("missing"), value v is row v + 1."""
@@ -60,3 +69,7 @@ class IntegerRows(tf.Module):
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
         """Returns the rows of `values`; the pipeline and the export have refused values out of range."""
         return tf.cast(values, tf.int32) + 1
+
+    def values(self) -> list[tuple[int, int | None]]:
+        """The rows with their values; None is "missing"."""
+        return [(0, None), *((value + 1, value) for value in range(self.size + 1))]

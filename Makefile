@@ -1,0 +1,50 @@
+# Every target sets up what it needs in .venv; the second time that costs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-fast lint format bench evidence notebooks clean
+.DEFAULT_GOAL := test
+
+$(READY): setup.py
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed. Received: " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)
+	rm -rf build/demo
+	$(BIN)/mmoe-ranker demo --out build/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest tests
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest tests -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# make bench ONLY=train
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+# make evidence ONLY=kuairand
+evidence: $(READY)
+	$(BIN)/python -m tests.evidence $(ONLY)
+
+# Runs the notebooks in full and keeps their outputs.
+notebooks: $(READY)
+	$(BIN)/python -m tests.notebooks
+
+clean:
+	rm -rf build $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache

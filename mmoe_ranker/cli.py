@@ -1,0 +1,252 @@
+"""The command line: `mmoe-ranker COMMAND ...`.
+
+Exit status: 0 done; 2 wrong use or bad input, with one sentence on standard error; 1 anything else. Each command
+imports what it needs when it runs, so that `--help` is quick and `rank` needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmoe_ranker import __version__
+from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.errors import InputError
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def main() -> None:
+    """The console script: runs a command and turns what can go wrong into an exit status and a sentence."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        status = cli.main(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error), 2)
+    except click.exceptions.Abort:
+        _fail("Stopped by the user.", 1)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" See `{context.command_path} --help`." if context else ""
+        _fail(error.format_message() + hint, 2)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        sentence = _sentence_for_system_error(error)
+        if sentence is None:
+            raise
+        _fail(*sentence)
+    else:
+        # Click hands back the status of `--help` and of a context's exit, and the value of a command.
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(sentence: str, status: int) -> None:
+    click.echo(f"mmoe-ranker: {sentence}", err=True)
+    sys.exit(status)
+
+
+def _load_tensorflow() -> None:
+    """Imports TensorFlow without the banner that it writes past its own log level: errors here are one sentence."""
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as banner:
+        os.dup2(banner.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            # Looks for devices now, with its messages.
+            tf.constant(0)
+        except BaseException:
+            banner.seek(0)
+            os.write(standard_error, banner.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _sentence_for_system_error(error: BaseException) -> tuple[str, int] | None:
+    """A sentence and a status for what the file system refuses, however deep a library has wrapped it."""
+    for cause in _causes(error):
+        if isinstance(cause, InputError):
+            return str(cause), 2
+        no_space = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        # TensorFlow's file system says it in words.
+        if no_space or "No space left on device" in str(cause):
+            return f"The disk is full; nothing was published. Received: {cause}.", 1
+        if isinstance(cause, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)):
+            return f"A file or folder must be there and allow this use. Received: {cause}.", 2
+    return None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mmoe-ranker")
+def cli() -> None:
+    """Multitask ranking from logs to a ranked list: simulate, examples, train, evaluate, export, serve, rank."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+_config_option = click.option("--config", "config_path", required=True, help="YAML file, or a preset's name.")
+_set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key.")
+
+
+@cli.command()
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the logs; must not exist.")
+@click.option("--requests", type=click.IntRange(min=1), default=20_000, show_default=True, help="Ranked lists to log.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--alignment", type=float, default=None, help="How far the logging ranker follows relevance, 0 to 1.")
+@click.option("--agenda", type=float, default=None, help="Strength of the logging ranker's own agenda, 0 for none.")
+def simulate(out: Path, requests: int, seed: int, alignment: float | None, agenda: float | None) -> None:
+    """Write the logs of a simulated world, and its truth in a folder apart."""
+    from mmoe_ranker.simulation import WorldConfig, write_logs
+    from mmoe_ranker.simulation import simulate as simulate_world
+
+    knobs = {name: value for name, value in (("alignment", alignment), ("agenda", agenda)) if value is not None}
+    world = dataclasses.replace(WorldConfig(), **knobs)  # type: ignore[arg-type]
+    write_logs(simulate_world(requests, seed, world), out)
+    click.echo(f"Wrote the logs of {requests:,} requests to {out}.")
+
+
+@cli.command()
+@click.option("--data", type=_FOLDER, required=True, help="Raw folder of a public data set.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the logs; must not exist.")
+def convert(data: Path, out: Path) -> None:
+    """Turn a public data set into logs; prints the name of its preset config."""
+    from pipelines.datasets import detect
+
+    dataset = detect(data)
+    dataset.convert(data, out)
+    click.echo(f"{dataset.name} is the preset for the logs in {out}.")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@_config_option
+@click.option("--impressions", required=True, metavar="GLOB", help="Ranked-list logs: JSON lines or Parquet.")
+@click.option("--feedback", required=True, metavar="GLOB", help="Feedback logs: JSON lines or Parquet.")
+@click.option("--out", required=True, metavar="DIR", help="Folder of examples to write.")
+@_set_option
+@click.pass_context
+def examples(
+    context: click.Context, config_path: str, impressions: str, feedback: str, out: str, overrides: tuple[str, ...]
+) -> None:
+    """Join the logs into tf.Examples with Beam; takes every Beam option, such as --runner DataflowRunner."""
+    config = load_config(config_path, overrides)
+    from pipelines.impressions import run
+
+    summary = run(config, impressions, feedback, out, context.args)
+    click.echo(json.dumps(summary["counts"], indent=1))
+
+
+@cli.command()
+@_config_option
+@click.option("--examples", "examples_path", type=_FOLDER, required=True)
+@click.option("--workdir", type=_FOLDER, required=True, help="Folder for checkpoints, logs and the result.")
+@_set_option
+def train(config_path: str, examples_path: Path, workdir: Path, overrides: tuple[str, ...]) -> None:
+    """Train a ranker; run again after a kill, it goes on."""
+    config = load_config(config_path, overrides)
+    _load_tensorflow()
+    from mmoe_ranker.training import train as train_ranker
+
+    result = train_ranker(config, examples_path, workdir)
+    click.echo(f"Trained {result['steps']:,} steps ({result['examples_per_second']:,.0f} examples/s) in {workdir}.")
+
+
+@cli.command()
+@click.option("--workdir", type=_FOLDER, required=True)
+@click.option("--examples", "examples_path", type=_FOLDER, required=True)
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
+def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | None) -> None:
+    """Print the metrics of a trained ranker on a split."""
+    _load_tensorflow()
+    from mmoe_ranker.evaluation import evaluate_workdir, format_report
+
+    report = evaluate_workdir(workdir, examples_path, split)
+    if json_path is not None:
+        beside = json_path.with_name(f".{json_path.name}.tmp")
+        beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        beside.replace(json_path)
+    click.echo(format_report(report))
+
+
+@cli.command()
+@click.option("--workdir", type=_FOLDER, required=True)
+@click.option("--out", type=_FOLDER, required=True, help="Folder of models; the export becomes its next version.")
+def export(workdir: Path, out: Path) -> None:
+    """Publish the trained ranker as a SavedModel for TF Serving."""
+    _load_tensorflow()
+    from mmoe_ranker.export import export as export_model
+
+    click.echo(f"Published {export_model(workdir, out)}.")
+
+
+@cli.command()
+@click.option("--models", type=_FOLDER, required=True, help="Folder of versions, as `export` writes it.")
+@click.option("--name", default="ranker", show_default=True, help="Model name that requests use.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8500, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback by default.")
+def serve(models: Path, name: str, port: int, host: str) -> None:
+    """Serve the newest version over TF Serving's gRPC protocol, until stopped."""
+    from serving.server import ModelServer
+
+    server = ModelServer(models, name=name, port=port, host=host)
+    server.start()
+    click.echo(f"Serving {name} from {models} at {host}:{server.port}.")
+    server.wait()
+
+
+@cli.command()
+@click.option("--target", required=True, metavar="HOST:PORT")
+@click.option("--name", default="ranker", show_default=True)
+@click.option("--request", "source", required=True, metavar="FILE|-", help="JSON: context and candidates.")
+@click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True, help="Seconds.")
+def rank(target: str, name: str, source: str, timeout: float) -> None:
+    """Rank the candidates of a request; prints JSON, best first."""
+    from serving.client import RankingClient
+
+    request = _read_request(source)
+    with RankingClient(target, name=name, timeout=timeout) as client:
+        click.echo(json.dumps(client.rank(request)))
+
+
+def _read_request(source: str) -> Any:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise InputError(
+            f"`--request` must be a readable file, or - ({error.strerror}). Received: {source!r}."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The request must be JSON. Received: {error}.") from None
+
+
+@cli.command()
+@click.option("--out", type=_FOLDER, default=Path("build/demo"), show_default=True, help="Folder for everything made.")
+@click.option("--data", type=_FOLDER, default=None, help="Folder of a public data set, instead of simulated logs.")
+@click.option("--requests", type=click.IntRange(min=1), default=20_000, show_default=True, help="Simulated lists.")
+@click.option("--seed", type=int, default=1, show_default=True)
+def demo(out: Path, data: Path | None, requests: int, seed: int) -> None:
+    """Do all of it in turn: logs, examples, train, evaluate, export, serve, rank."""
+    from mmoe_ranker.demo import run_demo
+
+    run_demo(out, data, requests, seed)

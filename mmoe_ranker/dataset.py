@@ -1,0 +1,131 @@
+"""From shards of examples to batches for training and evaluation.
+
+Parts of a split are read in their order, which is the order of time (sec. 5.1: the model follows the latest data).
+Within a window of that order impressions are shuffled, because those of one request would otherwise share a batch.
+
+Shapes: B impressions, L places of a sequence (the longest of the batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.examples import Field, example_layout, label_name
+from mmoe_ranker.features import FeatureRows
+
+SPLITS = ("train", "validation", "test")
+SUMMARY = "summary.json"
+
+# What stands for a missing value after parsing; the feature layers know these.
+MISSING_VALUES = {"bytes": "", "int64": -1, "float": float("nan")}
+_DTYPES = {"bytes": tf.string, "int64": tf.int64, "float": tf.float32}
+
+
+def parse_examples(serialized: tf.Tensor, fields: Sequence[Field]) -> dict[str, tf.Tensor]:
+    """Parses serialized tf.train.Examples.
+
+    Args:
+      serialized: [B] strings.
+      fields: what to read, as `examples.example_layout` describes it.
+
+    Returns:
+      By field name: [B]; [B, length] for a vector (zeros where missing); [B, L] for a sequence, padded at its end.
+    """
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature] = {}
+    for field in fields:
+        if field.length is None:
+            spec[field.name] = tf.io.RaggedFeature(_DTYPES[field.wire], row_splits_dtype=tf.int64)
+        elif field.length == 1:
+            spec[field.name] = tf.io.FixedLenFeature([], _DTYPES[field.wire], MISSING_VALUES[field.wire])
+        else:
+            spec[field.name] = tf.io.FixedLenFeature([field.length], _DTYPES[field.wire], [0.0] * field.length)
+    parsed = tf.io.parse_example(serialized, spec)
+    return {
+        field.name: parsed[field.name].to_tensor(MISSING_VALUES[field.wire])
+        if field.length is None
+        else parsed[field.name]
+        for field in fields
+    }
+
+
+def missing_features(config: Config, count: int = 1) -> dict[str, tf.Tensor]:
+    """Features of `count` impressions about which nothing is known: what any config accepts."""
+    fields = [field for field in example_layout(config) if field.role == "feature"]
+    return parse_examples(tf.constant([b""] * count), fields)
+
+
+def split_parts(folder: Path, split: str) -> list[str]:
+    """The files of one split, in order.
+
+    Raises:
+      InputError: the folder is no complete folder of examples, or the split is unknown or empty.
+    """
+    if split not in SPLITS:
+        raise InputError(f"The split must be one of {', '.join(SPLITS)}. Received: {split!r}.")
+    if not (folder / SUMMARY).is_file():
+        raise InputError(
+            f"The folder of examples must be complete, as `mmoe-ranker examples` leaves it, with {SUMMARY} in it. "
+            f"Received: {str(folder)!r}."
+        )
+    parts = sorted(str(path) for path in (folder / split).glob("part-*.tfrecord.gz"))
+    if not parts:
+        raise InputError(f"The split `{split}` must hold examples. Received: {str(folder / split)!r} with none.")
+    return parts
+
+
+def serialized_examples(folder: Path, split: str) -> tf.data.Dataset:
+    """The serialized examples of a split, one by one, in order of time."""
+    return tf.data.TFRecordDataset(split_parts(folder, split), compression_type="GZIP", buffer_size=8 << 20)
+
+
+def training_dataset(
+    folder: Path, config: Config, rows: FeatureRows, epoch: int = 0, skip_steps: int = 0
+) -> tf.data.Dataset:
+    """Batches of one chronological pass over the training split: `(features, labels)`, ready for `fit`.
+
+    The order depends on `training.seed` and `epoch` alone, so that a training that was killed goes on with the very
+    batch that came next.
+
+    Args:
+      folder: of examples.
+      config: features, objectives, batch size, shuffle window and seed.
+      rows: turns categories into rows of tables.
+      epoch: which pass.
+      skip_steps: how many batches of the pass are done already.
+    """
+    training = config.training
+    serialized = serialized_examples(folder, "train").shuffle(training.shuffle_window, seed=training.seed + epoch)
+    return _labelled(serialized.batch(training.batch_size).skip(skip_steps), config, rows)
+
+
+def labelled_dataset(folder: Path, split: str, config: Config, rows: FeatureRows) -> tf.data.Dataset:
+    """Batches of a split in order of time: `(features, labels)`, for `evaluate` or as `validation_data`."""
+    return _labelled(serialized_examples(folder, split).batch(config.training.batch_size), config, rows)
+
+
+def parsed_dataset(folder: Path, split: str, config: Config) -> tf.data.Dataset:
+    """Batches of a split in order of time, each a dict of all fields as `parse_examples` returns them."""
+    fields = example_layout(config)
+    batches = serialized_examples(folder, split).batch(config.training.batch_size)
+    return batches.map(lambda batch: parse_examples(batch, fields), tf.data.AUTOTUNE).prefetch(2)
+
+
+def labels_of(parsed: Mapping[str, tf.Tensor], config: Config) -> dict[str, tf.Tensor]:
+    """The labels among parsed fields, by objective: [B], NaN where missing."""
+    return {name: parsed[label_name(name)] for name in config.objective_names}
+
+
+def _labelled(batches: tf.data.Dataset, config: Config, rows: FeatureRows) -> tf.data.Dataset:
+    fields = [field for field in example_layout(config) if field.role != "meta"]
+    names = [feature.name for feature in config.features]
+
+    def convert(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        parsed = parse_examples(batch, fields)
+        return rows({name: parsed[name] for name in names}), labels_of(parsed, config)
+
+    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,270 @@
+"""Evaluation of a ranker on a split it did not train on, as it will be served: position missing.
+
+`predict` runs the model over a split; `evaluate` turns predictions into a report (a dict for JSON), slice by slice;
+`format_report` prints it. Metrics are in `metrics`; this module says which of them on what.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmoe_ranker import metrics
+from mmoe_ranker.combined_score import CombinedScore
+from mmoe_ranker.config import Config, RegressionObjective
+from mmoe_ranker.dataset import labels_of, parsed_dataset, split_parts
+from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
+from mmoe_ranker.model import Ranker
+from mmoe_ranker.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A split with what the model says of it; N impressions in order of time.
+
+    Attributes:
+      predictions: by objective, [N], bias features missing.
+      labels: by objective, [N], NaN where missing.
+      columns: by name, [N]: `request_id`, `item_id`, and every categorical feature as it stands in the examples.
+    """
+
+    predictions: dict[str, NDArray[np.float64]]
+    labels: dict[str, NDArray[np.float64]]
+    columns: dict[str, NDArray[Any]]
+
+
+def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predictions:
+    """Predicts every impression of a split.
+
+    Args:
+      ranker: trained.
+      examples: folder of examples.
+      split: `train`, `validation` or `test`.
+      config: the config that trained.
+    """
+    served = [feature.name for feature in config.served_features]
+    kept = [REQUEST_ID, ITEM_ID, *(feature.name for feature in config.features if feature.kind == "categorical")]
+    objectives = config.objective_names
+
+    @tf.function(reduce_retracing=True)
+    def forward(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        outputs = ranker(ranker.feature_rows(features), training=False)
+        return {name: outputs[name] for name in objectives}
+
+    batches = []
+    for parsed in tqdm(parsed_dataset(examples, split, config), desc=f"predict {split}", unit=" batches", leave=False):
+        outputs = forward({name: parsed[name] for name in served})
+        batch = (outputs, labels_of(parsed, config), {name: parsed[name] for name in kept})
+        batches.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), batch))
+    joined = [
+        {name: np.concatenate([batch[part][name] for batch in batches]) for name in batches[0][part]}
+        for part in range(3)
+    ]
+    as_floats = [{name: values.astype(np.float64) for name, values in part.items()} for part in joined[:2]]
+    return Predictions(as_floats[0], as_floats[1], joined[2])
+
+
+def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
+    """The report on a split.
+
+    Per objective: labelled impressions, rate or mean, AUC, log loss, calibration ratio (predicted over observed) or
+    RMSE and MAE; group AUC by request and by `evaluation.group_by`; AUC within each value of each bias feature, the
+    fair reading of a model blind to position. NDCG of the combined score against each label. The same per value of each
+    slice: the features of the bias tower and `evaluation.slices`.
+
+    Args:
+      predictions: of one split.
+      config: the config that trained.
+
+    Returns:
+      A dict that `json.dumps` takes: a metric that is not defined on these rows is None.
+    """
+    score = CombinedScore.from_terms(config.objective_names, config.combined_score.form, config.combined_score.terms)
+    combined = score.score(predictions.predictions)
+    everything = np.ones(len(combined), dtype=bool)
+    slices: dict[str, Any] = {}
+    for name in slice_names(config):
+        values = predictions.columns[name]
+        slices[name] = {
+            _text(value): _objective_reports(predictions, config, values == value) for value in np.unique(values)
+        }
+    report = {
+        "impressions": len(combined),
+        "requests": len(np.unique(predictions.columns[REQUEST_ID])),
+        "objectives": _objective_reports(predictions, config, everything, grouped=True),
+        "combined_score": {
+            f"ndcg@{config.evaluation.ndcg_k}": {
+                name: _grouped(
+                    metrics.ndcg(labels, combined, predictions.columns[REQUEST_ID], config.evaluation.ndcg_k)
+                )
+                for name, labels in predictions.labels.items()
+            }
+        },
+        "slices": slices,
+    }
+    return _without_nan(report)
+
+
+def evaluate_workdir(workdir_path: Path, examples: Path, split: str) -> dict[str, Any]:
+    """The report of a finished training on a split of examples, with the learned bias beside it.
+
+    Raises:
+      InputError: the workdir holds no finished training, or the split no examples.
+    """
+    split_parts(examples, split)
+    workdir = Workdir.open(workdir_path)
+    ranker, config = workdir.load_ranker(), workdir.config
+    report = evaluate(predict(ranker, examples, split, config), config)
+    return {"split": split} | report | {"learned_bias": learned_bias(ranker, config)}
+
+
+def learned_bias(ranker: Ranker, config: Config) -> list[dict[str, Any]]:
+    """What the shallow tower learned: its logit for every combination of values of its features (fig. 7).
+
+    Returns:
+      A row a combination: each feature's value (None where missing) and each biased objective's logit. Empty without
+      a shallow tower, and for combinations of more than 10,000 values.
+    """
+    if ranker.shallow_tower is None:
+        return []
+    names = list(ranker.shallow_tower.num_rows)
+    values = {name: ranker.feature_rows.rows[name].values() for name in names}
+    if math.prod(len(values[name]) for name in names) > _MAX_BIAS_ROWS:
+        return []
+    combinations = list(itertools.product(*(values[name] for name in names)))
+    rows = {
+        name: tf.constant([combination[index][0] for combination in combinations], tf.int32)
+        for index, name in enumerate(names)
+    }
+    logits = ranker.shallow_tower(rows, training=False).numpy()  # [combinations, K]
+    return [
+        {name: value for name, (_, value) in zip(names, combination, strict=True)}
+        | {name: float(logit) for name, logit in zip(ranker.bias_objectives, row, strict=True)}
+        for combination, row in zip(combinations, logits, strict=True)
+    ]
+
+
+def slice_names(config: Config) -> list[str]:
+    """The features whose values the report is sliced by, each once."""
+    bias = config.model.bias.features if config.model.bias.kind != "none" else ()
+    names = [*bias, *(feature.name for feature in config.side("bias")), *config.evaluation.slices]
+    return list(dict.fromkeys(names))
+
+
+_MAX_BIAS_ROWS = 10_000
+
+
+def _objective_reports(
+    predictions: Predictions, config: Config, rows: NDArray[np.bool_], grouped: bool = False
+) -> dict[str, Any]:
+    reports = {}
+    for objective in config.objectives:
+        labels, predicted = predictions.labels[objective.name][rows], predictions.predictions[objective.name][rows]
+        report: dict[str, Any] = {
+            "impressions": int(rows.sum()),
+            "labelled": int(np.isfinite(labels).sum()),
+            "mean_label": float(np.nanmean(labels)) if np.isfinite(labels).any() else None,
+        }
+        if isinstance(objective, RegressionObjective):
+            report |= {"rmse": metrics.rmse(labels, predicted), "mae": metrics.mae(labels, predicted)}
+            report |= {"xauc": metrics.xauc(labels, predicted)} if grouped else {}
+        else:
+            report |= {
+                "auc": metrics.auc(labels, predicted),
+                "log_loss": metrics.log_loss(labels, predicted),
+                "calibration": metrics.calibration_ratio(labels, predicted),
+            }
+        if grouped:
+            columns = {name: column[rows] for name, column in predictions.columns.items()}
+            report |= _grouped_report(objective, labels, predicted, columns, config)
+        reports[objective.name] = report
+    return reports
+
+
+def _grouped_report(
+    objective: object,
+    labels: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    columns: Mapping[str, NDArray[Any]],
+    config: Config,
+) -> dict[str, Any]:
+    requests, k = columns[REQUEST_ID], config.evaluation.ndcg_k
+    report: dict[str, Any] = {f"ndcg@{k}": _grouped(metrics.ndcg(labels, predicted, requests, k))}
+    if isinstance(objective, RegressionObjective):
+        return report
+    groups = (REQUEST_ID, *config.evaluation.group_by)
+    report["mrr"] = _grouped(metrics.mrr(labels, predicted, requests))
+    report["group_auc"] = {name: _grouped(metrics.group_auc(labels, predicted, columns[name])) for name in groups}
+    report["auc_within"] = {
+        feature.name: _grouped(metrics.auc_within(labels, predicted, columns[feature.name]))
+        for feature in config.side("bias")
+    }
+    return report
+
+
+def _grouped(metric: metrics.GroupedMetric) -> dict[str, Any]:
+    return {"value": metric.value, "groups_counted": metric.groups_counted, "groups_total": metric.groups_total}
+
+
+def _text(value: object) -> str:
+    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return "(missing)" if text in ("", "-1") else text
+
+
+def _without_nan(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_nan(value) for key, value in node.items()}
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """The report as text: a table of the objectives, then one a slice."""
+    lines = [f"{report['impressions']:,} impressions, {report['requests']:,} requests", ""]
+    rows = []
+    for name, objective in report["objectives"].items():
+        flat = {"objective": name}
+        for key, value in objective.items():
+            if not isinstance(value, Mapping):
+                flat[key] = _number(value)
+            elif "value" in value:
+                flat[key] = _number(value["value"])
+            else:
+                flat |= {f"{key} {group}": _number(metric["value"]) for group, metric in value.items()}
+        for key, by_label in report["combined_score"].items():
+            flat[f"{key} of score"] = _number(by_label[name]["value"])
+        rows.append(flat)
+    lines += _table(rows)
+    for name, values in report["slices"].items():
+        lines += ["", f"by {name}"]
+        slice_rows = []
+        for value, objectives in values.items():
+            row = {name: value, "impressions": f"{next(iter(objectives.values()))['impressions']:,}"}
+            for objective, metric in objectives.items():
+                row[f"{objective} mean"] = _number(metric["mean_label"])
+                key = "auc" if "auc" in metric else "rmse"
+                row[f"{objective} {key}"] = _number(metric[key])
+            slice_rows.append(row)
+        lines += _table(slice_rows)
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

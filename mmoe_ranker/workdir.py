@@ -1,0 +1,126 @@
+"""What a training leaves behind, and evaluation and export start from: one folder.
+
+config.yaml  statistics.json  vocabularies/      what the model is built from
+checkpoints/                                     weights, optimiser slots, position in the data
+sample.tfrecord                                  a few examples: warm-up requests and the check at export
+training.json                                    written last: steps, epochs, losses
+logs/                                            TensorBoard
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import dump_config, load_config
+from mmoe_ranker.dataset import missing_features, serialized_examples
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.model import Ranker
+from mmoe_ranker.statistics import Statistics
+
+CONFIG = "config.yaml"
+SAMPLE = "sample.tfrecord"
+RESULT = "training.json"
+CHECKPOINTS = "checkpoints"
+
+_SAMPLE_SIZE = 256
+
+
+class Workdir:
+    """A training's folder.
+
+    Args:
+      path: where it is; `create` makes it, `open` wants it complete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Config, examples: Path) -> Workdir:
+        """Makes the folder, or goes on with one that was begun with the same config.
+
+        Raises:
+          InputError: the folder holds a training of another config or other files, or the examples are incomplete.
+        """
+        workdir = cls(path)
+        text = dump_config(config)
+        if (path / CONFIG).is_file():
+            if (path / CONFIG).read_text(encoding="utf-8") != text:
+                raise InputError(
+                    "The workdir must be new, or hold a training of the very same config, which would go on: choose "
+                    f"another folder, or remove this one. Received: {str(path)!r}, of another config."
+                )
+            return workdir
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"The workdir must be a new or empty folder. Received: {str(path)!r}.")
+        statistics = Statistics.load(examples)
+        beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        beside.mkdir(parents=True)
+        try:
+            statistics.save(beside)
+            with tf.io.TFRecordWriter(str(beside / SAMPLE)) as writer:
+                for record in serialized_examples(examples, "train").take(_SAMPLE_SIZE):
+                    writer.write(record.numpy())
+            (beside / CONFIG).write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return workdir
+
+    @classmethod
+    def open(cls, path: Path) -> Workdir:
+        """Opens the folder of a finished training.
+
+        Raises:
+          InputError: the folder is missing, or its training has not finished.
+        """
+        if not (path / RESULT).is_file():
+            raise InputError(
+                "The workdir must hold a finished training, as `mmoe-ranker train` leaves it, "
+                f"with {RESULT} in it. Received: {str(path)!r}."
+            )
+        return cls(path)
+
+    @property
+    def config(self) -> Config:
+        """The config that trained."""
+        return load_config(self.path / CONFIG)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the training said at its end, or None while it has not ended."""
+        file = self.path / RESULT
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Says that the training is done; the last thing it does."""
+        beside = self.path / f".{RESULT}.tmp"
+        beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        beside.replace(self.path / RESULT)
+
+    def build_ranker(self) -> Ranker:
+        """A ranker with its variables made but not trained."""
+        config = self.config
+        ranker = Ranker(config, Statistics.load(self.path))
+        ranker(ranker.feature_rows(missing_features(config)))
+        return ranker
+
+    def load_ranker(self) -> Ranker:
+        """The trained ranker."""
+        ranker = self.build_ranker()
+        latest = tf.train.latest_checkpoint(str(self.path / CHECKPOINTS))
+        if latest is None:
+            raise InputError(f"The workdir must hold a checkpoint. Received: {str(self.path / CHECKPOINTS)!r}.")
+        tf.train.Checkpoint(ranker=ranker).restore(latest).expect_partial().assert_existing_objects_matched()
+        return ranker
+
+    def sample(self) -> list[bytes]:
+        """A few serialized examples of the training split."""
+        return [record.numpy() for record in tf.data.TFRecordDataset(str(self.path / SAMPLE))]
