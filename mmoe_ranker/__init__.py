@@ -27,12 +27,11 @@ def _require_keras_2() -> None:
         )
     # Touching tf.keras loads it, as Keras 2 if nobody had touched it: so look only where Keras 3 is loaded at all.
     if "keras" in sys.modules and (tensorflow := sys.modules.get("tensorflow")) is not None:
-        version = tensorflow.keras.__version__
-        if not version.startswith("2."):
+        if not tensorflow.keras.Model.__module__.startswith("tf_keras"):
             raise InputError(
                 "tf.keras must be Keras 2, which tensorflow-recommenders needs, but was loaded before mmoe_ranker was "
                 f"imported: import mmoe_ranker first, or set {_LEGACY}=1 before Python starts. "
-                f"Received: Keras {version}."
+                f"Received: Keras {sys.modules['keras'].__version__}."
             )
 
 

@@ -98,11 +98,11 @@ class ServingModule(tf.Module):
             weights = tf.ensure_shape(
                 score_weights, default_weights.shape, name="score_weights_must_have_one_an_objective"
             )
-            finite = tf.debugging.Assert(
-                tf.reduce_all(tf.math.is_finite(weights)), ["`score_weights` must be finite. Received:", weights]
-            )
+            allowed = tf.math.is_finite(weights) & ((weights >= 0.0) | ~tf.constant(self._score.complements))
+            rule = "`score_weights` must be finite, and at least 0 for a term with a complement. Received:"
+            check = tf.debugging.Assert(tf.reduce_all(allowed), [rule, weights])
             checked = _with_shapes(features, rank_specs, rank_reference)
-            with tf.control_dependencies([finite]):
+            with tf.control_dependencies([check]):
                 outputs, key = self._outputs(checked, tf.identity(weights))
             return outputs | {RANKING: tf.argsort(key, direction="DESCENDING", stable=True)}
 

@@ -1,0 +1,43 @@
+"""Offline metrics: pure functions on arrays, numpy only.
+
+Everywhere a label of NaN is missing and its row is left out; a value that is not defined (no row, one class, no
+positive) is NaN; ties are counted half or averaged, never broken by the order of the rows. What happens inside groups
+returns a `GroupedMetric`: `.value`, `.groups_counted`, `.groups_total`, and each group's own value.
+"""
+
+from mmoe_ranker.metrics.agreement import Interval, bootstrap_interval, spearman
+from mmoe_ranker.metrics.calibration import (
+    ReliabilityCurve,
+    calibration_ratio,
+    expected_calibration_error,
+    reliability_curve,
+)
+from mmoe_ranker.metrics.classification import auc, log_loss, normalized_entropy, pr_auc
+from mmoe_ranker.metrics.grouped import GroupedMetric, auc_within, group_auc
+from mmoe_ranker.metrics.ranking import mrr, ndcg, recall
+from mmoe_ranker.metrics.regression import mae, rmse, xauc
+from mmoe_ranker.metrics.rows import group_codes
+
+__all__ = [
+    "GroupedMetric",
+    "Interval",
+    "ReliabilityCurve",
+    "auc",
+    "auc_within",
+    "bootstrap_interval",
+    "calibration_ratio",
+    "expected_calibration_error",
+    "group_auc",
+    "group_codes",
+    "log_loss",
+    "mae",
+    "mrr",
+    "ndcg",
+    "normalized_entropy",
+    "pr_auc",
+    "recall",
+    "reliability_curve",
+    "rmse",
+    "spearman",
+    "xauc",
+]

@@ -1,0 +1,162 @@
+"""Metrics of one binary objective over all impressions: AUC, PR-AUC, log loss, normalised entropy.
+
+In all of them a label of NaN is missing and its row is left out, and the value is NaN where it is not defined (no row,
+or labels of one class where both are needed) rather than an error, so that a table with a hole can still be printed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmoe_ranker.metrics.rows import Rows, labelled_rows
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums, sum_before
+
+Array = NDArray[Any]
+
+PROBABILITY_FLOOR = 1e-7
+"""Probabilities are clipped to [floor, 1 - floor] in the log loss: float32 knows no number nearer to 1 than 6e-8."""
+
+
+def auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
+    """Area under the ROC curve, exact, by ranks.
+
+        AUC = sum over pairs (i positive, j negative) of v_i v_j ([s_i > s_j] + [s_i = s_j] / 2) / sum of v_i v_j
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        scores: [N], any scale.
+        sample_weights: [N], v above, or None for 1 each.
+
+    Returns:
+        The area, 0 to 1; NaN where the labels are not of both classes.
+
+    Raises:
+        InputError: on shapes that differ and values out of range.
+    """
+    rows = labelled_rows(labels, scores, sample_weights, label_kind="binary")
+    if not len(rows):
+        return math.nan
+    order = np.argsort(rows.predictions)
+    areas, _ = segment_auc(rows, order, np.zeros(1, dtype=np.intp), run_starts(rows.predictions[order]))
+    return float(areas[0])
+
+
+def segment_auc(
+    rows: Rows, order: NDArray[np.intp], segments: NDArray[np.intp], ties: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUC inside each segment of sorted rows; `auc` is the case of one segment.
+
+    Args:
+        rows: M rows.
+        order: [M], sorts the rows by segment, then by increasing score.
+        segments: [G], first sorted row of each segment.
+        ties: [R], first sorted row of each run of equal scores within a segment.
+
+    Returns:
+        Areas [G], NaN where a segment lacks a class, and the weight of the pairs [G] that each one compared.
+    """
+    positives = rows.labels[order]
+    if rows.weights is None:
+        negatives = 1.0 - positives
+    else:
+        weights = rows.weights[order]
+        positives, negatives = positives * weights, (1.0 - positives) * weights
+    positives, negatives = run_sums(positives, ties), run_sums(negatives, ties)  # [R]
+    first_run = np.searchsorted(ties, segments)
+    negatives_below = sum_before(negatives, first_run, run_sizes(first_run, len(ties)))
+    won = run_sums(positives * (negatives_below + negatives / 2), first_run)  # [G]
+    pairs = run_sums(positives, first_run) * run_sums(negatives, first_run)
+    return np.divide(won, pairs, out=np.full(len(segments), math.nan), where=pairs > 0), pairs
+
+
+def pr_auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
+    """Area under the precision-recall curve, as average precision (no interpolation).
+
+        AP = sum_n (recall_n - recall_{n-1}) precision_n over the distinct scores, falling
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        scores: [N], any scale.
+        sample_weights: [N], or None for 1 each.
+
+    Returns:
+        The area; its floor for a random order is the share of positives. NaN where there is no positive.
+
+    Raises:
+        InputError: on shapes that differ and values out of range.
+    """
+    rows = labelled_rows(labels, scores, sample_weights, label_kind="binary")
+    if not len(rows):
+        return math.nan
+    order = np.argsort(-rows.predictions)
+    ties = run_starts(rows.predictions[order])
+    weights = np.ones(len(rows)) if rows.weights is None else rows.weights[order]
+    positives = run_sums(rows.labels[order] * weights, ties)  # [R]
+    if positives.sum() == 0:
+        return math.nan
+    seen = np.cumsum(run_sums(weights, ties))
+    # Where nothing of weight was seen yet no positive was either, and the step of recall is 0.
+    precision = np.divide(np.cumsum(positives), seen, out=np.zeros(len(ties)), where=seen > 0)
+    return float(np.sum(positives * precision) / positives.sum())
+
+
+def log_loss(labels: ArrayLike, probabilities: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
+    """Mean cross entropy, in nats: -mean(y log p + (1 - y) log(1 - p)), p clipped by `PROBABILITY_FLOOR`.
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        probabilities: [N], 0 to 1.
+        sample_weights: [N], or None for 1 each.
+
+    Returns:
+        The loss, lower is better; NaN where no row counts.
+
+    Raises:
+        InputError: on shapes that differ and values out of range.
+    """
+    return _cross_entropy(_probability_rows(labels, probabilities, sample_weights))
+
+
+def normalized_entropy(labels: ArrayLike, probabilities: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
+    """Log loss over the log loss of always predicting the mean label: below 1 is better than knowing only the rate.
+
+    See "Practical Lessons from Predicting Clicks on Ads at Facebook" by He et al.
+    (https://doi.org/10.1145/2648584.2648589), eq. 1.
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        probabilities: [N], 0 to 1.
+        sample_weights: [N], or None for 1 each.
+
+    Returns:
+        The ratio, lower is better; NaN where the labels are not of both classes.
+
+    Raises:
+        InputError: on shapes that differ and values out of range.
+    """
+    rows = _probability_rows(labels, probabilities, sample_weights)
+    if not len(rows) or (rows.weights is not None and rows.weights.sum() == 0):
+        return math.nan
+    rate = float(np.average(rows.labels, weights=rows.weights))
+    if not 0 < rate < 1:
+        return math.nan
+    return _cross_entropy(rows) / -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
+
+
+def _probability_rows(labels: ArrayLike, probabilities: ArrayLike, sample_weights: ArrayLike | None) -> Rows:
+    names = ("labels", "probabilities", "groups")
+    return labelled_rows(
+        labels, probabilities, sample_weights, label_kind="binary", prediction_kind="probability", names=names
+    )
+
+
+def _cross_entropy(rows: Rows) -> float:
+    if not len(rows) or (rows.weights is not None and rows.weights.sum() == 0):
+        return math.nan
+    clipped = np.clip(rows.predictions.astype(np.float64, copy=False), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    losses = -np.log(np.where(rows.labels == 1, clipped, 1 - clipped))
+    return float(np.average(losses, weights=rows.weights))

@@ -1,0 +1,153 @@
+"""Metrics inside groups: a value a group, and their weighted mean with the number of groups that counted.
+
+Ranking happens inside a request, so an order across requests or users proves little: a model that knows only who
+clicks a lot has a fine AUC and ranks nothing. Within one position, all impressions had the same chance of being seen,
+which is the fair reading of a model that is blind to position.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.metrics.classification import segment_auc
+from mmoe_ranker.metrics.rows import Rows, labelled_rows
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums
+
+GROUP_WEIGHTS = ("impressions", "pairs", "groups")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedMetric:
+    """A metric inside each group, and over all of them.
+
+    Attributes:
+        groups: [G], the groups that have a labelled row, as they were given.
+        values: [G], the metric, NaN where it is not defined in the group.
+        weights: [G], the group's weight in `value`.
+    """
+
+    groups: NDArray[Any]
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """[G], whether the group counts: its metric is defined in it."""
+        return ~np.isnan(self.values)
+
+    @property
+    def value(self) -> float:
+        """The weighted mean over the groups that count; NaN where there is none."""
+        counts = self.counts
+        return float(np.average(self.values[counts], weights=self.weights[counts])) if counts.any() else math.nan
+
+    @property
+    def groups_counted(self) -> int:
+        """Number of groups that count."""
+        return int(self.counts.sum())
+
+    @property
+    def groups_total(self) -> int:
+        """Number of groups that have a labelled row."""
+        return len(self.values)
+
+
+def group_auc(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    weight: str = "impressions",
+    sample_weights: ArrayLike | None = None,
+) -> GroupedMetric:
+    """AUC inside each group, averaged; groups of one class are skipped.
+
+        GAUC = sum_g weight_g AUC_g / sum_g weight_g
+
+    See "Deep Interest Network for Click-Through Rate Prediction" by Zhou et al. (https://arxiv.org/abs/1706.06978).
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        scores: [N], any scale.
+        groups: [N], users, requests, ...: numbers (NaN for none) or strings; in any order.
+        weight: A group's weight: "impressions" (labelled rows, or the sum of their sample weights), "pairs" (of a
+            positive and a negative) or "groups" (1 each).
+        sample_weights: [N], or None for 1 each.
+
+    Returns:
+        Value, groups that counted, groups in all.
+
+    Raises:
+        InputError: on shapes that differ, values out of range, an unknown weight.
+    """
+    return _auc_by_group(labels, scores, groups, "groups", weight, sample_weights)
+
+
+def auc_within(
+    labels: ArrayLike, scores: ArrayLike, positions: ArrayLike, sample_weights: ArrayLike | None = None
+) -> GroupedMetric:
+    """AUC inside each position, row-weighted over the positions that have both classes.
+
+    Args:
+        labels: [N], 0, 1 or NaN.
+        scores: [N], any scale.
+        positions: [N], NaN where unknown; such rows are left out.
+        sample_weights: [N], or None for 1 each.
+
+    Returns:
+        Value, positions that counted, positions in all.
+
+    Raises:
+        InputError: on shapes that differ and values out of range.
+    """
+    return _auc_by_group(labels, scores, positions, "positions", "impressions", sample_weights)
+
+
+def group_ids(rows: Rows, given: ArrayLike, first_rows: NDArray[np.intp]) -> NDArray[Any]:
+    """The groups as the caller named them.
+
+    Args:
+        rows: M rows.
+        given: [N], the caller's groups.
+        first_rows: [G], index in `rows` of one row of each group.
+
+    Returns:
+        [G].
+    """
+    return np.asarray(given)[first_rows if rows.kept is None else rows.kept[first_rows]]
+
+
+def _auc_by_group(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    groups_name: str,
+    weight: str,
+    sample_weights: ArrayLike | None,
+) -> GroupedMetric:
+    if weight not in GROUP_WEIGHTS:
+        raise InputError(f"`weight` must be one of {', '.join(GROUP_WEIGHTS)}. Received: {weight!r}.")
+    names = ("labels", "scores", groups_name)
+    rows = labelled_rows(labels, scores, sample_weights, groups, label_kind="binary", names=names)
+    if not len(rows):
+        return GroupedMetric(np.asarray(groups)[:0], np.empty(0), np.empty(0))
+    assert rows.groups is not None
+    order = np.lexsort((rows.predictions, rows.groups))
+    sorted_groups = rows.groups[order]
+    segments = run_starts(sorted_groups)  # [G]
+    ties = run_starts(sorted_groups, rows.predictions[order])
+    areas, pairs = segment_auc(rows, order, segments, ties)
+    if weight == "pairs":
+        weights = pairs
+    elif weight == "groups":
+        weights = np.ones(len(segments))
+    elif rows.weights is None:
+        weights = run_sizes(segments, len(rows)).astype(np.float64)
+    else:
+        weights = run_sums(rows.weights[order], segments)
+    return GroupedMetric(group_ids(rows, groups, order[segments]), areas, weights)

@@ -1,0 +1,182 @@
+"""The config: what is read, overridden, refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mmoe_ranker.config import Config, MMoE, SharedBottom
+from mmoe_ranker.config_loading import dump_config, load_config, parse_config, preset_names
+from mmoe_ranker.errors import InputError
+from tests.configs import small_config
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small_config()), encoding="utf-8")
+    return path
+
+
+def _refusal(config_file: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as error:
+        load_config(config_file, overrides)
+    return str(error.value)
+
+
+def test_typed_frozen_and_defaulted(config: Config) -> None:
+    assert config.model.sharing == MMoE(experts=4, units=(8,), gate_dropout=0.1)
+    assert config.objective_names == ("click", "watch_time", "like", "dismiss")
+    assert [feature.name for feature in config.served_features][-1] == "content"
+    assert [feature.name for feature in config.side("bias")] == ["position"]
+    with pytest.raises(ValidationError):
+        config.training.epochs = 3  # type: ignore[misc]
+
+
+def test_dump_is_read_back(config: Config) -> None:
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid(name: str) -> None:
+    assert load_config(name).name == name
+
+
+def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path) -> None:
+    config = load_config(
+        config_file,
+        ["training.epochs=3", "features.video_id.dim=5", "features.0.dim=7", "evaluation.ndcg_k=4"],
+    )
+    assert (config.training.epochs, config.feature("video_id").dim, config.feature("user_id").dim) == (3, 5, 7)  # type: ignore[union-attr]
+    assert config.evaluation.ndcg_k == 4
+    sharing = load_config(config_file, ["model.sharing={kind: shared_bottom, units: [32]}"]).model.sharing
+    assert sharing == SharedBottom(kind="shared_bottom", units=(32,))
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "allowed", "received"),
+    [
+        ("training.epoch=3", "`training.epoch`", "did you mean `epochs`?", "'epoch'"),
+        ("modle.hidden=[3]", "`modle`", "allowed: combined_score, evaluation", "'modle'"),
+        ("features.user_id.dims=3", "`features.0.dims`", "allowed: buckets, dim, kind", "'dims'"),
+        ("model.sharing.exprts=3", "`model.sharing.exprts`", "allowed: experts, gate_dropout, kind, units", "'exprts'"),
+        ("model.sharing.kind=moe", "`model.sharing.kind`", "one of 'mmoe', 'shared_bottom'", "'moe'"),
+        ("model.sharing={experts: 2}", "`model.sharing.kind`", "must be given", "nothing"),
+        ("features.0.kind=foo", "`features.0.kind`", "'categorical', 'numeric', 'sequence', 'vector'", "'foo'"),
+        ("features.0.side=user", "`features.0.side`", "'context', 'candidate' or 'bias'", "'user'"),
+        ("features.0.name=9x", "`features.0.name`", "match pattern", "'9x'"),
+        ("features.0.name=device", "`features.1.name`", "not used before", "'device'"),
+        ("features.0.name=ranking", "`features.0.name`", "must not be one of request_id", "'ranking'"),
+        ("objectives.0.name=video_id", "`objectives.0.name`", "not used before", "'video_id'"),
+        (
+            "features.device.buckets=4",
+            "`features.1`",
+            "exactly one of `vocabulary`, `buckets`",
+            "['vocabulary', 'buckets']",
+        ),
+        ("features.user_id.min_count=4", "`features.0`", "only with `vocabulary`", "buckets"),
+        ("features.watch_history.dim=4", "`features.2`", "takes no `dim`", "4"),
+        ("features.watch_history.buckets=4", "`features.2`", "exactly one of `embedding`", "['buckets', 'embedding']"),
+        (
+            "features.watch_history.embedding=video",
+            "`features.2.embedding`",
+            "allowed: user_id, device, video_id",
+            "'video'",
+        ),
+        ("features.watch_history.side=bias", "`features.2.kind`", "must be categorical", "'sequence'"),
+        ("features.position.size=-1", "`features.6.size`", "greater than 0", "-1"),
+        ("item_key=duration", "`item_key`", "a categorical feature of side candidate", "'duration'"),
+        ("objectives.watch_time.given=watch", "`objectives.1.given`", "allowed: click, like, dismiss", "'watch'"),
+        ("objectives.click.given=click", "`objectives.0.given`", "another binary objective", "'click'"),
+        ("model.bias.features=[positon]", "`model.bias.features.0`", "allowed: user_id, device, position", "'positon'"),
+        ("model.bias.cross=[[position, devic]]", "`model.bias.cross.0.1`", "allowed: position, device", "'devic'"),
+        (
+            "model.bias.cross=[[position, position]]",
+            "`model.bias.cross.0`",
+            "each feature once",
+            "['position', 'position']",
+        ),
+        ("model.bias.objectives=[clik]", "`model.bias.objectives.0`", "allowed: click, watch_time", "'clik'"),
+        ("model.bias.objectives=[click, click]", "`model.bias.objectives`", "name each once", "['click', 'click']"),
+        ("model.bias.dropout=1.0", "`model.bias.dropout`", "less than 1", "1.0"),
+        ("combined_score.terms.clik={weight: 1}", "`combined_score.terms.clik`", "must name an objective", "'clik'"),
+        ("combined_score.terms.click.weight=.inf", "`combined_score.terms.click.weight`", "finite number", "inf"),
+        ("combined_score.terms.dismiss.weight=-1", "`combined_score.terms.dismiss`", "at least 0", "-1.0"),
+        (
+            "combined_score.terms.watch_time.complement=true",
+            "`combined_score.terms.watch_time.complement`",
+            "false for a regression",
+            "True",
+        ),
+        ("combined_score.terms={}", "`combined_score.terms`", "at least 1 item", "{}"),
+        ("split.test=0.95", "`split`", "leave a share for training", "1.05"),
+        ("split.test_start=2022-05-05T00:00:00Z", "`split`", "both `validation_start` and `test_start`", "one of them"),
+        ("evaluation.slices=[duration]", "`evaluation.slices.0`", "a categorical feature", "'duration'"),
+        ("training.batch_size=many", "`training.batch_size`", "valid integer", "'many'"),
+    ],
+)
+def test_mistakes_name_path_rule_and_received(
+    config_file: Path, override: str, path: str, allowed: str, received: str
+) -> None:
+    message = _refusal(config_file, override)
+    assert path in message
+    assert allowed in message
+    assert message.endswith(f"Received: {received}.")
+    assert "\n" not in message
+
+
+def test_every_mistake_is_named(config_file: Path) -> None:
+    message = _refusal(config_file, "training.epochs=0", "model.hiden=[3]")
+    assert "`training.epochs`" in message
+    assert "`model.hiden`" in message
+    assert len(message.splitlines()) == 2
+
+
+def test_given_must_not_go_in_a_circle(config_file: Path) -> None:
+    message = _refusal(config_file, "objectives.click.given=like", "objectives.like.given=click")
+    assert "must not lead back" in message
+    assert message.endswith("Received: 'click -> like -> click'.")
+
+
+@pytest.mark.parametrize(
+    ("override", "rule", "received"),
+    [
+        ("training.epochs", "must read key.path=value", "'training.epochs'"),
+        ("training.epochs.deep=1", "must lead into a mapping, but `training.epochs` is a value", "1"),
+        ("features.foo.dim=3", "must name an entry of its list; allowed: user_id, device", "'foo'"),
+        ("training.epochs=[1", "must be YAML", "'[1'"),
+    ],
+)
+def test_overrides_that_lead_nowhere(config_file: Path, override: str, rule: str, received: str) -> None:
+    message = _refusal(config_file, override)
+    assert rule in message
+    assert message.endswith(f"Received: {received}.")
+
+
+@pytest.mark.parametrize(
+    ("text", "received"), [("- 1\n", "list"), ("a: [\n", "while parsing"), ("", "NoneType"), ("\tb", "while scanning")]
+)
+def test_file_must_be_a_yaml_mapping(tmp_path: Path, text: str, received: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="must be a YAML mapping") as error:
+        load_config(path)
+    assert f"Received: {received}" in str(error.value)
+
+
+def test_missing_file_names_the_presets(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a preset \(.*watch_next") as error:
+        load_config(tmp_path / "none.yaml")
+    assert str(error.value).endswith("none.yaml'.")
+
+
+@pytest.mark.parametrize("section", ["features", "objectives", "combined_score", "name", "item_key"])
+def test_missing_sections(section: str) -> None:
+    raw: dict[str, Any] = small_config()
+    del raw[section]
+    with pytest.raises(InputError, match=f"`{section}` must be given. Received: nothing"):
+        parse_config(raw)

@@ -1,0 +1,101 @@
+"""Imports go one way only (the table in README, "The house"), and the light parts stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What each part may import of ours; `layers` stands for the whole folder, as `metrics` and `simulation` do.
+_LEAVES = {"errors"}
+_CONFIG = _LEAVES | {"config", "config_checks", "config_loading"}
+_DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
+_MODEL = _DATA | {"layers", "features", "objectives", "dataset", "model"}
+_TRAINING = _MODEL | {"optimizers", "workdir"}
+ALLOWED = {
+    "errors": set(),
+    "metrics": _LEAVES,
+    "combined_score": _LEAVES,
+    "config": _CONFIG,
+    "config_checks": _CONFIG,
+    "config_loading": _CONFIG,
+    "simulation": _LEAVES,
+    "statistics": _LEAVES,
+    "examples": _CONFIG,
+    "example_encoding": _DATA,
+    "layers": _LEAVES,
+    "features": _DATA | {"layers"},
+    "objectives": _DATA,
+    "model": _DATA | {"layers", "features", "objectives"},
+    "dataset": _DATA | {"layers", "features"},
+    "optimizers": _MODEL,
+    "workdir": _MODEL,
+    "training": _TRAINING,
+    "evaluation": _TRAINING | {"metrics", "combined_score"},
+    "serving_signatures": _TRAINING | {"combined_score"},
+    "export": _TRAINING | {"serving_signatures"},
+    "plots": _TRAINING | {"metrics", "evaluation"},
+    "demo": _DATA | {"dataset", "layers", "features"},
+}
+LIGHT = _DATA | {"metrics", "combined_score", "simulation"}
+
+
+def _imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _parts(imports: set[str]) -> set[str]:
+    known = {path.stem for path in (ROOT / "mmoe_ranker").iterdir()}
+    found = {name.split(".")[1] for name in imports if name.startswith("mmoe_ranker.")}
+    return found & known
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", _files("mmoe_ranker"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_library_imports_go_one_way(file: Path) -> None:
+    part = file.relative_to(ROOT / "mmoe_ranker").parts[0].removesuffix(".py")
+    if part in ("__init__", "__main__", "cli"):
+        return
+    assert part in ALLOWED, f"{part} has no place in the house: give it one in this test and in the README"
+    extra = _parts(_imports(file)) - ALLOWED[part] - {part}
+    assert not extra, f"{file.name} must not import {sorted(extra)}"
+
+
+@pytest.mark.parametrize("file", _files("mmoe_ranker"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_the_command_line_imports_pipelines_and_serving(file: Path) -> None:
+    if file.name != "cli.py":
+        assert not {name for name in _imports(file) if name.split(".")[0] in ("pipelines", "serving")}
+
+
+@pytest.mark.parametrize("file", _files("pipelines"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_pipelines_reach_only_what_is_light(file: Path) -> None:
+    imports = _imports(file)
+    assert _parts(imports) <= LIGHT
+    assert not {name for name in imports if name.split(".")[0] in ("tensorflow", "tf_keras", "keras", "serving")}
+
+
+@pytest.mark.parametrize("file", _files("serving"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_serving_imports_nothing_of_the_model(file: Path) -> None:
+    assert _parts(_imports(file)) <= {"errors", "examples", "combined_score"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["pipelines.impressions", "serving.client", "mmoe_ranker.cli"])
+def test_no_tensorflow_is_loaded(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('tensorflow', 'tf_keras', 'keras') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
