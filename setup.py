@@ -11,6 +11,7 @@ EXTRAS = {
     "model": [
         "tensorflow>=2.18,<2.22",
         "tf-keras>=2.18,<2.22",
+        "tensorboard>=2.18,<3",
         "tensorflow-recommenders>=0.7.7,<0.8",
         "tensorflow-serving-api>=2.18,<2.22",
     ],
@@ -30,7 +31,9 @@ EXTRAS["dev"] = EXTRAS["all"] + [
     "mypy>=1.11,<3",
     "pytest>=8.2,<10",
     "ruff>=0.6,<1",
+    "lightgbm>=4.3,<5",
     "scikit-learn>=1.5,<2",
+    "scipy>=1.11,<2",
     "types-PyYAML",
     "types-tqdm",
     "types-protobuf",

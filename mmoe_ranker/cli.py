@@ -152,7 +152,9 @@ def examples(
     from pipelines.impressions import run
 
     summary = run(config, impressions, feedback, out, context.args)
-    click.echo(json.dumps(summary["counts"], indent=1))
+    for split, counts in summary["splits"].items():
+        click.echo(f"{split}: {counts['examples']:,} examples")
+    click.echo(f"Wrote {out}; what was read, joined and set aside is in {out}/summary.json.")
 
 
 @cli.command()

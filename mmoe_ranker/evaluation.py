@@ -61,7 +61,8 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         return {name: outputs[name] for name in objectives}
 
     batches = []
-    for parsed in tqdm(parsed_dataset(examples, split, config), desc=f"predict {split}", unit=" batches", leave=False):
+    dataset = parsed_dataset(examples, split, config)
+    for parsed in tqdm(dataset, desc=f"predict {split}", unit=" batches", leave=False, disable=None):
         outputs = forward({name: parsed[name] for name in served})
         batch = (outputs, labels_of(parsed, config), {name: parsed[name] for name in kept})
         batches.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), batch))

@@ -106,10 +106,7 @@ def _list_of_one(field: Field, values: pa.Array) -> pa.Array:
 def _list_of_many(field: Field, values: pa.Array) -> pa.Array:
     values = values.cast(pa.large_list(values.type.value_type))
     flat = values.values
-    if field.wire == "bytes":
-        elements = _delimited(b"\x0a", flat.cast(_BINARY))
-    else:
-        elements = _varints(flat.cast(pa.int64()))
+    elements = _delimited(b"\x0a", flat.cast(_BINARY)) if field.wire == "bytes" else _varints(flat.cast(pa.int64()))
     # The elements of a list follow one another in memory, so that their concatenation is a slice of the same buffer.
     starts = _offsets(elements)[_list_offsets(values)]
     joined = _from_buffers(starts, elements.buffers()[2], values)
@@ -129,9 +126,9 @@ def _delimited(prefix: bytes, payload: pa.Array) -> pa.Array:
 
 
 def _joined(columns: Sequence[pa.Array]) -> pa.Array:
-    if len(columns) == 1:
-        return columns[0].fill_null(b"")
-    return pc.binary_join_element_wise(*columns, _NOTHING, null_handling="skip")
+    # Filled rather than skipped: the kernel loses rows where all columns are null throughout (seen with pyarrow 25).
+    filled = [column.fill_null(b"") if column.null_count else column for column in columns]
+    return filled[0] if len(filled) == 1 else pc.binary_join_element_wise(*filled, _NOTHING)
 
 
 def _varint(value: int) -> bytes:

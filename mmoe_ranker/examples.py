@@ -1,7 +1,7 @@
-"""The one codec between impressions and serialized tf.train.Examples: which fields there are, and how to read them back.
+"""Impressions as serialized tf.train.Examples: which fields there are, and how to read them back.
 
-Everything that touches an example takes its fields from `example_layout`, so that the layout is stated once. The
-vectorised writer is in `example_encoding`; this module needs neither TensorFlow nor pyarrow.
+Everything that touches an example takes its fields from `example_layout`, so that the layout is stated once. This is
+the reading half of the one codec, and needs neither TensorFlow nor pyarrow; the vectorised writer is `example_encoding`.
 
 An example holds one impression. A field that is absent means: missing. Features lie under their own names, the label of
 objective `k` under `k_label`, in its original unit; `request_id`, `item_id` and `timestamp_micros` say where the

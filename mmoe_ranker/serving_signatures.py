@@ -14,6 +14,7 @@ over the network what types and shapes cannot: which feature is the item's key, 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,7 +73,11 @@ class ServingModule(tf.Module):
 
     def __init__(self, ranker: Ranker, config: Config) -> None:
         super().__init__()
-        self.ranker = ranker
+        # The module owns the weights and the lookup tables, but not the Keras model itself: saving that as well would
+        # add its training graphs to the export.
+        self.weights = ranker.variables
+        self.feature_rows = ranker.feature_rows
+        self._predict = functools.partial(ranker, training=False)
         self._config = config
         self._score = CombinedScore.from_terms(
             config.objective_names, config.combined_score.form, config.combined_score.terms
@@ -110,8 +115,10 @@ class ServingModule(tf.Module):
             serialized = tf.ensure_shape(examples, [None], name="examples_must_be_a_vector")
             return self._outputs(parse_examples(serialized, self._fields), default_weights)[0]
 
+        contract_text = json.dumps(contract_of(self._config))
+
         def contract() -> dict[str, tf.Tensor]:
-            return {CONTRACT: tf.constant(json.dumps(contract_of(self._config)))}
+            return {CONTRACT: tf.constant(contract_text)}
 
         weights_spec = tf.TensorSpec(default_weights.shape, tf.float32, name=SCORE_WEIGHTS)
         examples_spec = tf.TensorSpec([None], tf.string, name=EXAMPLES)
@@ -123,9 +130,9 @@ class ServingModule(tf.Module):
         }
 
     def _outputs(self, raw: Mapping[str, tf.Tensor], weights: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        with tf.control_dependencies(_range_checks(raw, self._config, self._fields, self.ranker.feature_rows)):
+        with tf.control_dependencies(_range_checks(raw, self._config, self._fields, self.feature_rows)):
             raw = {name: tf.identity(values) for name, values in raw.items()}
-        predicted = self.ranker(self.ranker.feature_rows(raw), training=False)
+        predicted = self._predict(self.feature_rows(raw))
         predictions = [predicted[name] for name in self._score.objectives]
         arguments = (predictions, weights, self._score.offsets, self._score.complements, self._score.form, tf.math)
         outputs = dict(zip(self._score.objectives, predictions, strict=True))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ class _GuardLoss(tf.keras.callbacks.Callback):
 
 
 class _ProgressBar(tf.keras.callbacks.Callback):
-    """A bar with losses, AUC and examples per second on a terminal; a line a pass elsewhere."""
+    """A bar on a terminal, with losses, AUC and examples per second."""
 
     def __init__(self, config: Config, steps_per_epoch: int, progress: _Progress) -> None:
         super().__init__()
@@ -166,8 +165,7 @@ class _ProgressBar(tf.keras.callbacks.Callback):
             desc=f"train, pass {epoch + 1} of {self._training.epochs}",
             unit=" examples",
             unit_scale=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-            leave=True,
+            disable=None,  # unless on a terminal
         )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
