@@ -1,7 +1,7 @@
 """Impressions as serialized tf.train.Examples: which fields there are, and how to read them back.
 
 Everything that touches an example takes its fields from `example_layout`, so that the layout is stated once. This is
-the reading half of the one codec, and needs neither TensorFlow nor pyarrow; the vectorised writer is `example_encoding`.
+the reading half of the one codec, and needs neither TensorFlow nor pyarrow; `example_encoding` is the writing half.
 
 An example holds one impression. A field that is absent means: missing. Features lie under their own names, the label of
 objective `k` under `k_label`, in its original unit; `request_id`, `item_id` and `timestamp_micros` say where the

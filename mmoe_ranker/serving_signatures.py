@@ -170,7 +170,8 @@ def _range_checks(
             good = tf.math.is_finite(values) if feature.kind == "vector" else ~tf.math.is_inf(values)
             rule = "must be finite" if feature.kind == "vector" else "must be finite, or NaN for missing"
             if feature.kind == "numeric" and feature.transform == "log1p":
-                good &= ~(values <= -1.0)
+                # Not ~(values <= -1), which graph optimisation turns into values > -1, and NaN into a refusal.
+                good &= tf.math.is_nan(values) | (values > -1.0)
                 rule += ", and above -1 for log1p"
         elif field.wire == "int64":
             largest = rows.rows[feature.name].num_rows - 2

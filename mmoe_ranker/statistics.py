@@ -70,7 +70,8 @@ class Statistics:
         try:
             document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             vocabularies = {
-                name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1])
+                # Bytes, because text mode would take a value of "\\r" for the end of a line.
+                name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_bytes().decode("utf-8").split("\n")[:-1])
                 for name in document["vocabularies"]
             }
         except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """Does the shallow tower help? On the simulated world, where relevance and examination are known.
 
-For each seed, two worlds: one whose logging ranker has an agenda of its own, one that orders by relevance alone. In each,
-the same model with and without shallow tower trains on the logs, and orders the same requests in random order:
+For each seed, two worlds: one whose logging ranker has an agenda of its own, one that orders by relevance alone. In
+each, the same model with and without shallow tower trains on the logs, and orders the same requests in random order:
 NDCG@10 of its click prediction (position missing) against true relevance. The learned bias is held against the true
 examination, position by position.
 """
@@ -51,7 +51,9 @@ def run(folder: Path, seeds: tuple[int, ...] = SEEDS, requests: int = REQUESTS) 
         devices = runs[0]["spearman"]
         spearman = {device: [one["spearman"][device] for one in runs] for device in devices}
         result[name] = {"ndcg@10": ndcg, "tower_minus_none": gain, "spearman": spearman}
-        print(f"{name:8s} NDCG@10 tower {np.mean(ndcg['shallow_tower']):.4f}, none {np.mean(ndcg['none']):.4f}, ", end="")
+        print(
+            f"{name:8s} NDCG@10 tower {np.mean(ndcg['shallow_tower']):.4f}, none {np.mean(ndcg['none']):.4f}, ", end=""
+        )
         print(f"difference {text(gain)}; least Spearman {min(min(values) for values in spearman.values()):.3f}")
     return result
 

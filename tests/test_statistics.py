@@ -1,0 +1,38 @@
+"""Statistics: written and read back, and refused where they are not whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.statistics import Statistics
+
+
+def test_saved_is_loaded(statistics: Statistics, tmp_path: Path) -> None:
+    statistics.save(tmp_path)
+    assert Statistics.load(tmp_path) == statistics
+
+
+@pytest.mark.parametrize("value", ["", "\r", "a\u2028b", "\x85", " x ", "é"])
+def test_vocabulary_values_survive(tmp_path: Path, value: str) -> None:
+    statistics = Statistics(1, {}, {}, {"device": (value, "other")})
+    statistics.save(tmp_path)
+    assert Statistics.load(tmp_path).vocabularies["device"] == (value, "other")
+
+
+def test_missing_files_are_named(statistics: Statistics, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must hold statistics.json and vocabularies/.*statistics.json'\.$"):
+        Statistics.load(tmp_path)
+    statistics.save(tmp_path)
+    (tmp_path / "vocabularies" / "device.txt").unlink()
+    with pytest.raises(InputError, match=r"device.txt'\.$"):
+        Statistics.load(tmp_path)
+
+
+def test_cut_vocabulary_is_refused(statistics: Statistics, tmp_path: Path) -> None:
+    statistics.save(tmp_path)
+    (tmp_path / "vocabularies" / "device.txt").write_text("phone\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"must have the 3 values statistics.json records\. Received: 1\.$"):
+        Statistics.load(tmp_path)
