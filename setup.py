@@ -15,7 +15,8 @@ EXTRAS = {
         "tensorflow-recommenders>=0.7.7,<0.8",
         "tensorflow-serving-api>=2.18,<2.22",
     ],
-    "pipelines": ["apache-beam>=2.66,<3", "pyarrow>=17", "pandas>=2.2,<4"],
+    # Beam fails to import its data frames beside pandas 3, which it does inside notebooks.
+    "pipelines": ["apache-beam>=2.66,<3", "pyarrow>=17", "pandas>=2.2,<3"],
     "client": ["grpcio>=1.66,<2"],
     "serving": [
         "grpcio>=1.66,<2",

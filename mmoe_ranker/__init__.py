@@ -26,13 +26,14 @@ def _require_keras_2() -> None:
             f"unset it, or set it to 1, before Python starts. Received: {value!r}."
         )
     # Touching tf.keras loads it, as Keras 2 if nobody had touched it: so look only where Keras 3 is loaded at all.
-    if "keras" in sys.modules and (tensorflow := sys.modules.get("tensorflow")) is not None:
-        if not tensorflow.keras.Model.__module__.startswith("tf_keras"):
-            raise InputError(
-                "tf.keras must be Keras 2, which tensorflow-recommenders needs, but was loaded before mmoe_ranker was "
-                f"imported: import mmoe_ranker first, or set {_LEGACY}=1 before Python starts. "
-                f"Received: Keras {sys.modules['keras'].__version__}."
-            )
+    if "keras" not in sys.modules or "tensorflow" not in sys.modules:
+        return
+    if not sys.modules["tensorflow"].keras.Model.__module__.startswith("tf_keras"):
+        raise InputError(
+            "tf.keras must be Keras 2, which tensorflow-recommenders needs, but was loaded before mmoe_ranker was "
+            f"imported: import mmoe_ranker first, or set {_LEGACY}=1 before Python starts. "
+            f"Received: Keras {sys.modules['keras'].__version__}."
+        )
 
 
 _require_keras_2()

@@ -101,7 +101,11 @@ def _sentence_for_system_error(error: BaseException) -> tuple[str, int] | None:
 @click.version_option(__version__, prog_name="mmoe-ranker")
 def cli() -> None:
     """Multitask ranking from logs to a ranked list: simulate, examples, train, evaluate, export, serve, rank."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Libraries may speak of errors; warnings are for our own parts to give, and they are about the user's data.
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("mmoe_ranker", "pipelines", "serving"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 _config_option = click.option("--config", "config_path", required=True, help="YAML file, or a preset's name.")
@@ -208,6 +212,8 @@ def export(workdir: Path, out: Path) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback by default.")
 def serve(models: Path, name: str, port: int, host: str) -> None:
     """Serve the newest version over TF Serving's gRPC protocol, until stopped."""
+    # The server needs none of it, but the protos of tensorflow-serving-api import it.
+    _load_tensorflow()
     from serving.server import ModelServer
 
     server = ModelServer(models, name=name, port=port, host=host)

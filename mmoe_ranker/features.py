@@ -46,12 +46,27 @@ class FeatureRows(tf.Module):
 
     def __call__(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the features with rows for categories: [B], or [B, L] for a sequence, most recent places kept."""
-        converted = {}
-        for name, values in features.items():
-            if name in self._max_lengths:
-                values = values[:, -self._max_lengths[name] :]
-            converted[name] = self.rows[name](values) if name in self.rows else values
+        converted = {
+            name: self.rows[name](values) if name in self.rows else values for name, values in features.items()
+        }
+        for name, length in self._max_lengths.items():
+            if name in converted:
+                converted[name] = most_recent(converted[name], length)
         return converted
+
+
+def most_recent(rows: tf.Tensor, length: int) -> tf.Tensor:
+    """Makes all places but the last `length` that hold a value missing, wherever the padding stands.
+
+    Args:
+      rows: [B, L] rows of a table, 0 where there is none; oldest first.
+      length: how many to keep.
+
+    Returns:
+      [B, L].
+    """
+    places_from_the_end = tf.cumsum(tf.cast(rows > 0, tf.int32), axis=1, reverse=True)
+    return tf.where(places_from_the_end <= length, rows, 0)
 
 
 def _rows_of(

@@ -92,11 +92,14 @@ def test_context_once_gives_what_context_repeated_gives(ranker: Ranker) -> None:
         np.testing.assert_allclose(once[name], full[name], rtol=1e-5)
 
 
-def test_history_keeps_the_most_recent(ranker: Ranker) -> None:
+@pytest.mark.parametrize("padding", [["", ""], []])
+def test_history_keeps_the_most_recent_wherever_the_padding_is(ranker: Ranker, padding: list[str]) -> None:
     long = [f"v{place}" for place in range(9)]
-    rows = ranker.feature_rows({"watch_history": tf.constant([long])})["watch_history"]
-    expected = ranker.feature_rows({"video_id": tf.constant(long[-5:])})["video_id"]
-    np.testing.assert_array_equal(rows[0], expected)
+    histories = [padding + long, long + padding] if padding else [long]
+    rows = ranker.feature_rows({"watch_history": tf.constant(histories)})["watch_history"].numpy()
+    expected = ranker.feature_rows({"video_id": tf.constant(long[-5:])})["video_id"].numpy()
+    for row in rows:
+        assert row[row > 0].tolist() == expected.tolist()
 
 
 def test_first_predictions_are_the_mean_labels(ranker: Ranker) -> None:

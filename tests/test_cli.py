@@ -1,0 +1,215 @@
+"""The command line as users meet it: processes, exit status, one sentence on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmoe_ranker.demo import request_from_examples
+from tests.conftest import TinyWorld
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: object, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmoe_ranker", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence that a refused command says; fails where there is more, or another status."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("mmoe-ranker: ")
+    return lines[0].removeprefix("mmoe-ranker: ")
+
+
+@pytest.fixture(scope="module")
+def request_file(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("request") / "request.json"
+    file.write_text(json.dumps(request_from_examples(tiny_world.config, tiny_world.examples)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def target(tiny_world: TinyWorld) -> Iterator[str]:
+    command = [sys.executable, "-m", "mmoe_ranker", "serve", "--models", str(tiny_world.models), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1].rstrip(".")
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def test_help_and_version() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("simulate", "examples", "train", "evaluate", "export", "serve", "rank", "demo"):
+        assert re.search(rf"^  {command}\b", done.stdout, re.MULTILINE)
+    assert run("--version").stdout.startswith("mmoe-ranker, version ")
+
+
+def test_the_main_job_by_its_commands(tmp_path: Path) -> None:
+    small = ["--set", "model.hidden=[16]", "--set", "training.batch_size=128", "--set", "training.epochs=1"]
+    logs, examples = tmp_path / "logs", tmp_path / "examples"
+    assert run("simulate", "--out", logs, "--requests", 100, "--seed", 2).returncode == 0
+    files = ["--impressions", logs / "impressions.jsonl", "--feedback", logs / "feedback.jsonl"]
+    done = run("examples", "--config", "watch_next", *files, "--out", examples)
+    assert done.returncode == 0, done.stderr
+    assert "train: 1,600 examples" in done.stdout
+    train = ["train", "--config", "watch_next", "--examples", examples, "--workdir", tmp_path / "w", *small]
+    done = run(*train)
+    assert done.returncode == 0, done.stderr
+    assert "Trained 13 steps" in done.stdout
+    done = run("evaluate", "--workdir", tmp_path / "w", "--examples", examples, "--json", tmp_path / "report.json")
+    assert done.returncode == 0, done.stderr
+    assert "by position" in done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["split"] == "test"
+    assert report["impressions"] == 200
+    done = run("export", "--workdir", tmp_path / "w", "--out", tmp_path / "models")
+    assert done.returncode == 0, done.stderr
+    assert [entry.name.isdecimal() for entry in (tmp_path / "models").iterdir()] == [True]
+
+
+def test_rank_prints_the_ranking_best_first(target: str, request_file: Path) -> None:
+    done = run("rank", "--target", target, "--request", request_file)
+    assert done.returncode == 0, done.stderr
+    ranking = json.loads(done.stdout)["ranking"]
+    request = json.loads(request_file.read_text())
+    assert {row["video_id"] for row in ranking} == {row["video_id"] for row in request["candidates"]}
+    scores = [row["score"] for row in ranking]
+    assert scores == sorted(scores, reverse=True)
+    assert set(ranking[0]) == {"video_id", "score", "click", "watch_time", "like", "rating", "dismiss"}
+    assert run("rank", "--target", target, "--request", "-", stdin=request_file.read_text()).stdout == done.stdout
+
+
+def _changed(request_file: Path, change: Any) -> str:
+    request = json.loads(request_file.read_text())
+    change(request)
+    return json.dumps(request)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda request: request["context"].pop("device"), "device"),
+        (lambda request: request["context"].update(colour="red"), "colour"),
+        (lambda request: request["candidates"][0].update(position=1), "position"),
+        (lambda request: request["candidates"][1].pop("duration"), "duration"),
+        (lambda request: request["candidates"][0].update(duration="long"), "duration"),
+        (lambda request: request["candidates"].clear(), "candidates"),
+    ],
+)
+def test_requests_with_a_mistake(target: str, request_file: Path, change: Any, words: str) -> None:
+    message = refusal(run("rank", "--target", target, "--request", "-", stdin=_changed(request_file, change)))
+    assert words in message
+    assert "Received: " in message
+
+
+def test_rank_refuses_what_is_no_request(target: str, request_file: Path, tmp_path: Path) -> None:
+    assert "The request must be JSON. Received: " in refusal(
+        run("rank", "--target", target, "--request", "-", stdin='{"context": ')
+    )
+    assert "must be a readable file" in refusal(run("rank", "--target", target, "--request", tmp_path / "none.json"))
+    assert "Received: " in refusal(run("rank", "--target", target, "--name", "nobody", "--request", request_file))
+
+
+def test_nobody_listening_is_said_in_a_sentence(request_file: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = run("rank", "--target", f"127.0.0.1:{port}", "--timeout", 1, "--request", request_file)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+
+
+def test_a_port_in_use(tiny_world: TinyWorld) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = refusal(run("serve", "--models", tiny_world.models, "--port", port))
+    assert str(port) in message
+
+
+def test_folders_that_are_missing(tmp_path: Path, tiny_world: TinyWorld) -> None:
+    none = tmp_path / "none"
+    train = ["train", "--config", "watch_next", "--examples", none, "--workdir", tmp_path / "workdir"]
+    assert "none" in refusal(run(*train))
+    assert "none" in refusal(run("serve", "--models", none, "--port", 0))
+    assert "none" in refusal(run("export", "--workdir", none, "--out", tmp_path / "models"))
+    assert "none" in refusal(run("evaluate", "--workdir", none, "--examples", tiny_world.examples))
+    files = ["--impressions", none / "*.jsonl", "--feedback", none / "*.jsonl"]
+    assert "none" in refusal(run("examples", "--config", "watch_next", *files, "--out", tmp_path / "examples"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_configs_and_options_with_a_mistake(tmp_path: Path) -> None:
+    out = ["--examples", tmp_path, "--workdir", tmp_path / "workdir"]
+    message = refusal(run("train", "--config", "watch_next", *out, "--set", "training.epoch=2"))
+    assert "`training.epoch` is not a key here (did you mean `epochs`?)" in message
+    assert message.endswith("Received: 'epoch'.")
+    assert "a preset (clara2, kuairand, trivago, watch_next)" in refusal(run("train", "--config", "wach_next", *out))
+    assert "Missing option '--config'" in refusal(run("train"))
+    assert "No such command 'trian'" in refusal(run("trian"))
+    assert refusal(run("simulate", "--out", tmp_path / "x", "--requests", 0))
+
+
+def test_the_demo_runs_every_step(tmp_path: Path) -> None:
+    done = run("demo", "--out", tmp_path / "demo", "--requests", 150)
+    assert done.returncode == 0, done.stderr
+    for step in range(1, 8):
+        assert f"[{step}/7] mmoe-ranker" in done.stdout
+    assert "by device" in done.stdout
+    ranking = json.loads((tmp_path / "demo" / "ranking.json").read_text())["ranking"]
+    assert len(ranking) == 10
+    assert f"  1.  video_id {ranking[0]['video_id']}" in done.stdout
+    assert "exists" in refusal(run("demo", "--out", tmp_path / "demo"))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing(full_disk: Path, tiny_world: TinyWorld) -> None:
+    logs = ["--impressions", tiny_world.logs / "impressions.jsonl", "--feedback", tiny_world.logs / "feedback.jsonl"]
+    (full_disk / "ballast").write_bytes(bytes(900_000))
+    for command in (
+        ["simulate", "--out", full_disk / "logs", "--requests", 500],
+        ["examples", "--config", "watch_next", *logs, "--out", full_disk / "examples"],
+        ["export", "--workdir", tiny_world.workdir, "--out", full_disk / "models"],
+    ):
+        done = run(*command)
+        assert done.returncode == 1, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("mmoe-ranker: The disk is full; nothing was published. Received: ")
+        assert [path.name for path in full_disk.rglob("*") if path.is_file()] == ["ballast"]
