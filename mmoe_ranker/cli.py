@@ -6,6 +6,7 @@ imports what it needs when it runs, so that `--help` is quick and `rank` needs n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -13,11 +14,13 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from tqdm import tqdm
 
 from mmoe_ranker import __version__
 from mmoe_ranker.config_loading import load_config
@@ -53,7 +56,7 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(sentence: str, status: int) -> None:
+def _fail(sentence: str, status: int) -> NoReturn:
     click.echo(f"mmoe-ranker: {sentence}", err=True)
     sys.exit(status)
 
@@ -75,6 +78,25 @@ def _load_tensorflow() -> None:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+
+
+@contextlib.contextmanager
+def _elapsed(step: str) -> Iterator[None]:
+    """Shows on a terminal that a step, which cannot say how far it is, is still at work."""
+    done = threading.Event()
+
+    def tick() -> None:
+        with tqdm(desc=step, bar_format="{desc}: {elapsed}", leave=False, disable=None) as clock:
+            while not done.wait(0.5):
+                clock.refresh()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -155,7 +177,8 @@ def examples(
     config = load_config(config_path, overrides)
     from pipelines.impressions import run
 
-    summary = run(config, impressions, feedback, out, context.args)
+    with _elapsed("examples"):
+        summary = run(config, impressions, feedback, out, context.args)
     for split, counts in summary["splits"].items():
         click.echo(f"{split}: {counts['examples']:,} examples")
     click.echo(f"Wrote {out}; what was read, joined and set aside is in {out}/summary.json.")
@@ -229,11 +252,15 @@ def serve(models: Path, name: str, port: int, host: str) -> None:
 @click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True, help="Seconds.")
 def rank(target: str, name: str, source: str, timeout: float) -> None:
     """Rank the candidates of a request; prints JSON, best first."""
-    from serving.client import RankingClient
+    from serving.client import RankingClient, RankingError
 
     request = _read_request(source)
     with RankingClient(target, name=name, timeout=timeout) as client:
-        click.echo(json.dumps(client.rank(request)))
+        try:
+            ranking = client.rank(request)
+        except RankingError as error:
+            _fail(str(error), 1)
+    click.echo(json.dumps(ranking))
 
 
 def _read_request(source: str) -> Any:

@@ -14,7 +14,6 @@ over the network what types and shapes cannot: which feature is the item's key, 
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,7 +76,7 @@ class ServingModule(tf.Module):
         # add its training graphs to the export.
         self.weights = ranker.variables
         self.feature_rows = ranker.feature_rows
-        self._predict = functools.partial(ranker, training=False)
+        self._predict = lambda features: ranker(features, training=False)
         self._config = config
         self._score = CombinedScore.from_terms(
             config.objective_names, config.combined_score.form, config.combined_score.terms

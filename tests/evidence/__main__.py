@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mmoe_ranker  # noqa: F401  (the Keras guard)
-from tests.evidence import position_bias, real_logs
 
-EXPERIMENTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "position_bias": position_bias.run,
-    "kuairand": lambda folder: real_logs.run("kuairand", folder),
-    "trivago": lambda folder: real_logs.run("trivago", folder),
-    "clara2": lambda folder: real_logs.run("clara2", folder),
-}
+# Each is a module here with a function `run(folder)`.
+EXPERIMENTS = ("position_bias", "kuairand", "trivago", "clara2")
 
 
 def main(names: list[str]) -> None:
@@ -25,7 +19,7 @@ def main(names: list[str]) -> None:
         sys.exit(f"An experiment must be one of {', '.join(EXPERIMENTS)}. Received: {', '.join(sorted(unknown))}.")
     for name in names or EXPERIMENTS:
         folder = Path("build/evidence") / name
-        result = EXPERIMENTS[name](folder)
+        result = importlib.import_module(f"tests.evidence.{name}").run(folder)
         folder.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
