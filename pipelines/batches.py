@@ -1,0 +1,122 @@
+"""What travels between the steps: batches of columns, as bytes.
+
+An impression batch is two tables, so that what a request says once is not copied for each of its impressions:
+  contexts     [R] `_request`, `_time` (UTC microseconds), `_order` (where the record stood in the logs), and the
+               features of side context;
+  impressions  [I] `_row` (row in contexts), `_item`, `_position` (null: not given), `_index` (place in its record), and
+               the features of side candidate and bias; after the join also the labels.
+A feedback batch is one table: `_request`, `_item`, `_event`, `_value`, `_time`.
+Names that start with an underscore cannot be a feature's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.examples import feature_field
+from pipelines.canonical_columns import arrow_type
+
+FEEDBACK_SCHEMA = pa.schema(
+    [
+        ("_request", pa.string()),
+        ("_item", pa.string()),
+        ("_event", pa.string()),
+        ("_value", pa.float64()),
+        ("_time", pa.int64()),
+    ]
+)
+
+# Shuffled bytes are mostly repeated strings and small numbers.
+_IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def context_schema(config: Config) -> pa.Schema:
+    """The columns of `contexts`."""
+    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.side("context")]
+    return pa.schema([("_request", pa.string()), ("_time", pa.int64()), ("_order", pa.int64()), *features])
+
+
+def impression_schema(config: Config) -> pa.Schema:
+    """The columns of `impressions`, before the join."""
+    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.side("candidate", "bias")]
+    meta = [("_row", pa.int64()), ("_item", pa.string()), ("_position", pa.int64()), ("_index", pa.int64())]
+    return pa.schema([*meta, *features])
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpressionBatch:
+    """Impressions with their requests' contexts; see the module's docstring for the columns."""
+
+    contexts: pa.Table
+    impressions: pa.Table
+
+    def take(self, rows: np.ndarray) -> ImpressionBatch:
+        """These impressions in this order, with the contexts that they use in order of first use."""
+        impressions = self.impressions.take(pa.array(rows))
+        codes, used = pd.factorize(impressions["_row"].to_numpy())
+        impressions = impressions.set_column(
+            impressions.column_names.index("_row"), "_row", pa.array(codes.astype(np.int64))
+        )
+        return ImpressionBatch(self.contexts.take(pa.array(used)), impressions)
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """As Arrow streams."""
+        return table_to_bytes(self.contexts), table_to_bytes(self.impressions)
+
+    @classmethod
+    def from_bytes(cls, streams: tuple[bytes, bytes]) -> ImpressionBatch:
+        """What `to_bytes` wrote."""
+        return cls(table_from_bytes(streams[0]), table_from_bytes(streams[1]))
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[ImpressionBatch]) -> ImpressionBatch:
+        """One batch of all of them, rows in the order given."""
+        contexts, impressions, start = [], [], 0
+        for batch in batches:
+            rows = batch.impressions["_row"].to_numpy() + start
+            place = batch.impressions.column_names.index("_row")
+            contexts.append(batch.contexts)
+            impressions.append(batch.impressions.set_column(place, "_row", pa.array(rows)))
+            start += batch.contexts.num_rows
+        return cls(
+            pa.concat_tables(contexts).combine_chunks(),
+            pa.concat_tables(impressions).combine_chunks(),
+        )
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_IPC_OPTIONS) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def table_from_bytes(stream: bytes) -> pa.Table:
+    """What `table_to_bytes` wrote."""
+    with pa.ipc.open_stream(pa.py_buffer(stream)) as reader:
+        return reader.read_all()
+
+
+def bucket_of(requests: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
+    """The join bucket of each request id: the same wherever the same id stands."""
+    encoded = requests.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_numpy(zero_copy_only=False)
+    # No categorising: the values are distinct already.
+    hashed = pd.util.hash_array(values.astype(object), categorize=False) % np.uint64(num_buckets)
+    return hashed.astype(np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each key that occurs, ascending, with its rows in their order."""
+    order = np.argsort(keys, kind="stable")
+    bounds = np.flatnonzero(np.diff(keys[order])) + 1
+    for rows in np.split(order, bounds):
+        if len(rows):
+            yield int(keys[rows[0]]), rows

@@ -1,0 +1,276 @@
+"""The main job: impression and feedback logs to chronological tf.Examples, vocabularies, statistics and a summary.
+
+    blocks of both logs -> batches by hash of request -> join, labels -> batches by part in time -> files, reports
+
+Work is done on batches of columns from end to end. Two shuffles move them: one brings a request's impressions and
+feedback together, one brings the impressions of a period together. Between the two, a histogram of request times
+decides where splits and parts begin. Every output is a function of the logs and the config alone: the number of workers
+and how the runner bundles the work change nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import dump_config
+from mmoe_ranker.errors import InputError
+from pipelines.batches import ImpressionBatch, rows_by_key, table_from_bytes
+from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
+from pipelines.joining import join
+from pipelines.log_blocks import LogBlock, list_blocks
+from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedback, ReadImpressions
+from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
+from pipelines.part_writing import in_time_order, part_bytes
+from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, plan_parts
+from pipelines.summary import check_usable, summarise
+
+_TOTALS = ".totals"
+_BUCKET_BYTES = 16 << 20  # Of raw logs a join bucket.
+
+
+class ExamplesOptions(PipelineOptions):
+    """The job's own option beside Beam's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument(
+            "--num_shards",
+            type=int,
+            default=None,
+            help="Buckets of the join, and example files over all splits; default: by the size of the logs.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPart:
+    """A part of the examples as the bytes of its file."""
+
+    part: Part
+    content: bytes
+
+
+class BuildExamples(beam.PTransform):
+    """The job without its outputs: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
+
+    `parts`: EncodedPart; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `report` (Report),
+    `plan` (Plan).
+    """
+
+    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None):
+        super().__init__()
+        self._config = config
+        self._num_buckets = num_buckets
+        self._num_shards = num_shards
+
+    def expand(self, blocks: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
+        """Wires the steps."""
+        config = self._config
+        impressions = blocks["impressions"] | "ReadImpressions" >> beam.ParDo(
+            ReadImpressions(config, self._num_buckets)
+        ).with_outputs(DEAD_LETTERS, COUNTS, main="batches")
+        feedback = blocks["feedback"] | "ReadFeedback" >> beam.ParDo(
+            ReadFeedback(config, self._num_buckets)
+        ).with_outputs(DEAD_LETTERS, COUNTS, main="batches")
+        joined = (
+            {"impressions": impressions.batches, "feedback": feedback.batches}
+            | "GroupByBucket" >> beam.CoGroupByKey()
+            | "Join" >> beam.ParDo(_Join(config)).with_outputs(COUNTS, _HISTOGRAM, main="batches")
+        )
+        plan = (
+            joined[_HISTOGRAM]
+            | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
+            | "PlanParts" >> beam.ParDo(_PlanParts(config, self._num_shards))
+        )
+        written = (
+            joined.batches
+            | "AssignParts" >> beam.ParDo(_AssignParts(), beam.pvalue.AsSingleton(plan))
+            | "GroupByPart" >> beam.GroupByKey()
+            | "EncodeParts" >> beam.ParDo(_EncodePart(config)).with_outputs(_REPORT, main="parts")
+        )
+        return {
+            "parts": written.parts,
+            "dead_letters": (impressions[DEAD_LETTERS], feedback[DEAD_LETTERS]) | "AllDeadLetters" >> beam.Flatten(),
+            "counts": (impressions[COUNTS], feedback[COUNTS], joined[COUNTS])
+            | "AllCounts" >> beam.Flatten()
+            | "MergeCounts" >> beam.CombineGlobally(_MergeCounts()),
+            "report": written[_REPORT] | "MergeReports" >> beam.CombineGlobally(MergeReports()),
+            "plan": plan,
+        }
+
+
+_HISTOGRAM = "histogram"
+_REPORT = "report"
+
+
+class _Join(beam.DoFn):
+    """(bucket, its batches of both logs) -> joined batch; tags: counts, histogram of request times."""
+
+    def __init__(self, config: Config):
+        self._config = config
+
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+        _, streams = element
+        batches = [ImpressionBatch.from_bytes(pair) for pair in streams["impressions"]]
+        events = [table_from_bytes(stream) for stream in streams["feedback"]]
+        joined = join(self._config, batches, events)
+        yield beam.pvalue.TaggedOutput(COUNTS, dict(joined.counts))
+        if joined.batch is None:
+            return
+        contexts = joined.batch.contexts
+        row = joined.batch.impressions["_row"].to_numpy()
+        codes = pc.dictionary_encode(contexts["_request"].combine_chunks()).indices.to_numpy(zero_copy_only=False)
+        _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+        times = contexts["_time"].to_numpy()[first]
+        impressions = np.bincount(place[row], minlength=len(first)).astype(np.int64)
+        yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of(times, impressions))
+        yield joined.batch.to_bytes()
+
+
+class _PlanParts(beam.DoFn):
+    def __init__(self, config: Config, num_shards: int | None):
+        self._config = config
+        self._num_shards = num_shards
+
+    def process(self, histogram: TimeHistogram) -> Iterator[Plan]:
+        yield plan_parts(self._config, self._num_shards, histogram)
+
+
+class _AssignParts(beam.DoFn):
+    """Joined batch -> (place of the part in the plan and the part, batch of its impressions)."""
+
+    def process(self, streams: tuple[bytes, bytes], plan: Plan) -> Iterator[Any]:
+        batch = ImpressionBatch.from_bytes(streams)
+        parts = plan.part_of(batch.contexts["_time"].to_numpy())[batch.impressions["_row"].to_numpy()]
+        for place, rows in rows_by_key(parts):
+            part = plan.parts[place]
+            yield (part.split, part.index, part.count), batch.take(rows).to_bytes()
+
+
+class _EncodePart(beam.DoFn):
+    """(part, its batches) -> EncodedPart; tag: its report."""
+
+    def __init__(self, config: Config):
+        self._config = config
+
+    def process(self, element: tuple[tuple[str, int, int], Iterable[tuple[bytes, bytes]]]) -> Iterator[Any]:
+        key, streams = element
+        part = Part(*key)
+        batch = in_time_order([ImpressionBatch.from_bytes(pair) for pair in streams])
+        yield beam.pvalue.TaggedOutput(_REPORT, report_part(self._config, part, batch))
+        yield EncodedPart(part, part_bytes(self._config, batch))
+
+
+class _MergeCounts(beam.CombineFn):
+    def create_accumulator(self) -> Counter[tuple[str, ...]]:
+        return Counter()
+
+    def add_input(self, accumulator: Counter[tuple[str, ...]], element: dict[tuple[str, ...], int]) -> Counter:
+        accumulator.update(element)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Counter[tuple[str, ...]]]) -> Counter:
+        merged: Counter[tuple[str, ...]] = Counter()
+        for one in accumulators:
+            merged.update(one)
+        return merged
+
+    def extract_output(self, accumulator: Counter[tuple[str, ...]]) -> Counter:
+        return accumulator
+
+
+def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Sequence[str] = ()) -> dict[str, Any]:
+    """Builds the examples folder from two logs.
+
+    Args:
+      config: the config; a copy lies in the folder.
+      impressions: path or glob of the ranked-list log: JSON lines (`.jsonl`, `.json`, also `.gz`) or `.parquet`.
+      feedback: path or glob of the feedback log, likewise.
+      out: the folder; it appears when everything is done, in place of one that an earlier run wrote.
+      beam_args: Beam options, and `--num_shards`.
+
+    Returns:
+      The summary, as in `out/summary.json`.
+
+    Raises:
+      InputError: an option, a path or the logs cannot be used.
+      OSError: the disk is full (ENOSPC), or another failure to write.
+    """
+    options = parse_options(beam_args)
+    num_shards = options.view_as(ExamplesOptions).num_shards
+    if num_shards is not None and num_shards < 1:
+        raise InputError(f"The option --num_shards must be at least 1. Received: {num_shards}.")
+    runner = runner_for(options)
+    check_replaceable(out)
+    impression_blocks, impression_bytes = list_blocks("impressions", impressions)
+    feedback_blocks, feedback_bytes = list_blocks("feedback", feedback)
+    num_buckets = num_shards or max(2, -(-(impression_bytes + feedback_bytes) // _BUCKET_BYTES))
+    with writing_beside(out) as folder:
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        blocks = {
+            "impressions": _create(pipeline, "Impressions", impression_blocks),
+            "feedback": _create(pipeline, "Feedback", feedback_blocks),
+        }
+        built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards)
+        _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
+        _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(_WriteDeadLetters(), folder)
+        _ = built["counts"] | "WriteTotals" >> beam.ParDo(
+            _WriteTotals(), folder, beam.pvalue.AsSingleton(built["report"]), beam.pvalue.AsSingleton(built["plan"])
+        )
+        run_and_wait(pipeline)
+        return _finish(config, impressions, folder)
+
+
+def _create(pipeline: beam.Pipeline, name: str, blocks: list[LogBlock]) -> beam.PCollection:
+    listed = pipeline | f"{name}Blocks" >> beam.Create(blocks)
+    return listed | f"{name}Spread" >> beam.Reshuffle()
+
+
+class _WritePart(beam.DoFn):
+    def process(self, encoded: EncodedPart, folder: str) -> None:
+        write_file(FileSystems.join(folder, encoded.part.path), encoded.content)
+
+
+class _WriteDeadLetters(beam.DoFn):
+    def process(self, letters: DeadLetters, folder: str) -> None:
+        name = f"{letters.log}-{letters.block:05d}-of-{letters.blocks:05d}.jsonl"
+        write_file(FileSystems.join(folder, "dead_letters", name), letters.lines)
+
+
+class _WriteTotals(beam.DoFn):
+    """Hands the small results to the process that started the job."""
+
+    def process(self, counts: Counter[tuple[str, ...]], folder: str, report: Report, plan: Plan) -> None:
+        write_file(FileSystems.join(folder, _TOTALS), pickle.dumps((counts, report, plan)))
+
+
+def _finish(config: Config, impressions: str, folder: str) -> dict[str, Any]:
+    totals = FileSystems.join(folder, _TOTALS)
+    counts, report, plan = pickle.loads(read_file(totals))
+    FileSystems.delete([totals])
+    check_usable(config, impressions, counts, report, plan)
+    statistics, vocabularies = training_statistics(config, report, plan.parts)
+    with tempfile.TemporaryDirectory() as local:
+        statistics.save(Path(local))
+        for path in sorted(Path(local).rglob("*")):
+            if path.is_file():
+                write_file(FileSystems.join(folder, str(path.relative_to(local))), path.read_bytes())
+    write_file(FileSystems.join(folder, "config.yaml"), dump_config(config).encode("utf-8"))
+    summary = summarise(config, counts, report, plan, vocabularies)
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(FileSystems.join(folder, SUMMARY), text.encode("utf-8"))
+    return summary

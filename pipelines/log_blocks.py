@@ -1,0 +1,192 @@
+"""Globs of log files to blocks of a few megabytes that workers read each by themselves.
+
+JSON lines are cut at byte offsets and aligned to lines by the reader; a gzipped file cannot be cut and is one block;
+Parquet is cut at row groups. Paths may be of any file system that Beam knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from mmoe_ranker.errors import InputError
+
+EXTENSIONS: dict[str, Literal["json", "json.gz", "parquet"]] = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".jsonl.gz": "json.gz",
+    ".json.gz": "json.gz",
+    ".parquet": "parquet",
+}
+BLOCK_BYTES = 8 << 20
+BATCH_ROWS = 1 << 16
+# Where a record stands in the logs is one integer: the file's number above the offset inside it.
+FILE_BITS = 44
+
+
+@dataclasses.dataclass(frozen=True)
+class LogBlock:
+    """A piece of one file: bytes `start` to `stop`, or row groups `start` to `stop`.
+
+    `index` counts the blocks of a log, of which there are `count`; `first_order` is where the block's first byte or row
+    stands in the logs.
+    """
+
+    log: Literal["impressions", "feedback"]
+    index: int
+    count: int
+    path: str
+    kind: Literal["json", "json.gz", "parquet"]
+    start: int
+    stop: int
+    first_order: int
+
+
+def list_blocks(log: Literal["impressions", "feedback"], pattern: str) -> tuple[list[LogBlock], int]:
+    """Finds the files of a log and cuts them.
+
+    Returns:
+      The blocks in order of path and place, and the bytes of all files.
+
+    Raises:
+      InputError: no file matches, or one is of a kind that is not read.
+    """
+    files = _matches(log, pattern)
+    pieces: list[dict[str, Any]] = []
+    for number, (path, size) in enumerate(files):
+        kind = next((kind for ending, kind in EXTENSIONS.items() if path.endswith(ending)), None)
+        if kind is None:
+            raise InputError(
+                f"The {log} log must be JSON lines or Parquet; allowed endings: {', '.join(EXTENSIONS)}. "
+                f"Received: {path!r}."
+            )
+        first = number << FILE_BITS
+        if kind == "parquet":
+            row = 0
+            for group, rows in enumerate(_row_group_sizes(path)):
+                pieces.append(
+                    {"path": path, "kind": kind, "start": group, "stop": group + 1, "first_order": first + row}
+                )
+                row += rows
+            continue
+        step = BLOCK_BYTES if kind == "json" else max(size, 1)
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            pieces.append({"path": path, "kind": kind, "start": start, "stop": stop, "first_order": first + start})
+    blocks = [LogBlock(log=log, index=index, count=len(pieces), **piece) for index, piece in enumerate(pieces)]
+    return blocks, sum(size for _, size in files)
+
+
+def _matches(log: str, pattern: str) -> list[tuple[str, int]]:
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"The {log} log must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."
+        ) from None
+    if not found:
+        raise InputError(f"The {log} log must be a path or glob that matches at least one file. Received: {pattern!r}.")
+    return sorted((entry.path, entry.size_in_bytes) for entry in found)
+
+
+def read_line_chunks(block: LogBlock) -> Iterator[tuple[int, bytes]]:
+    """Whole lines of a JSON block, in chunks of about `BLOCK_BYTES`, each with the offset of its first byte.
+
+    A line belongs to the block in which its first byte lies.
+
+    Raises:
+      InputError: a gzipped file is broken.
+    """
+    with FileSystems.open(block.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        if block.kind == "json.gz":
+            yield from _whole_lines(_decompressed(block, file))
+            return
+        start = block.start
+        file.seek(start)
+        if start > 0:
+            file.seek(start - 1)
+            start += len(file.readline()) - 1
+        if start >= block.stop:
+            return
+        data = file.read(block.stop - start)
+        if not data.endswith(b"\n"):
+            data += file.readline()
+        yield start, data
+
+
+def _decompressed(block: LogBlock, file: Any) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        while piece := file.read(1 << 20):
+            while piece:
+                yield inflater.decompress(piece)
+                piece = inflater.unused_data
+                if inflater.eof:
+                    # Files that were appended to hold several gzip members.
+                    inflater = zlib.decompressobj(wbits=31)
+                    piece = piece.lstrip(b"\0")
+                    started = bool(piece)
+                else:
+                    started = True
+    except zlib.error as error:
+        raise InputError(f"The {block.log} log must be whole gzip files ({error}). Received: {block.path!r}.") from None
+    if started:
+        raise InputError(f"The {block.log} log must be whole gzip files (cut short). Received: {block.path!r}.")
+
+
+def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    offset, held, size = 0, [], 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= BLOCK_BYTES and b"\n" in piece:
+            data = b"".join(held)
+            end = data.rindex(b"\n") + 1
+            yield offset, data[:end]
+            offset, held, size = offset + end, [data[end:]], len(data) - end
+    if size:
+        yield offset, b"".join(held)
+
+
+def read_tables(block: LogBlock, columns: set[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Batches of rows of a Parquet block, each with the number of its first row from the block's first.
+
+    Only those of `columns` that the file has are read.
+
+    Raises:
+      InputError: the file is not Parquet.
+    """
+    with FileSystems.open(block.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        try:
+            source = pq.ParquetFile(file)
+            present = [name for name in source.schema_arrow.names if name in columns]
+            row = 0
+            groups = list(range(block.start, block.stop))
+            for batch in source.iter_batches(BATCH_ROWS, row_groups=groups, columns=present, use_threads=False):
+                yield row, pa.Table.from_batches([batch])
+                row += batch.num_rows
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise _not_parquet(block.log, block.path, error) from None
+
+
+def _row_group_sizes(path: str) -> list[int]:
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        try:
+            metadata = pq.ParquetFile(file).metadata
+        except (pa.ArrowInvalid, OSError, io.UnsupportedOperation) as error:
+            raise _not_parquet("", path, error) from None
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def _not_parquet(log: str, path: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"A file that ends in .parquet must be Parquet ({reason}). Received: {path!r}.")

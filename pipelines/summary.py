@@ -1,0 +1,155 @@
+"""summary.json: what went in, what came out, what was set aside, and rates to hold against one's own figures."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from typing import Any
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.errors import InputError
+from pipelines.example_reports import PartReport, Report
+from pipelines.output_folder import FORMAT
+from pipelines.splits import SPLITS, Plan
+
+Counts = Counter[tuple[str, ...]]
+
+
+def check_usable(config: Config, impressions: str, counts: Counts, report: Report, plan: Plan) -> None:
+    """Checks that there is something to learn from.
+
+    Raises:
+      InputError: no valid impression, an empty training split, or a feature that no record has.
+    """
+    examples = sum(one.examples for one in report.parts.values())
+    if not examples:
+        refused = _reasons(counts, "impressions")
+        why = f"{counts['impressions', 'records']} records" + (f", refused: {refused}" if refused else "")
+        raise InputError(
+            f"The impressions log must hold at least one valid impression. Received: {impressions!r}, {why}."
+        )
+    for feature in config.features:
+        if report.missing[feature.name] == examples:
+            where = {"context": "context", "candidate": "impressions[].item", "bias": "impressions[] or context"}
+            place = "impressions[]" if feature.name == "position" else where[feature.side]
+            raise InputError(
+                f"The feature `{feature.name}` must stand in at least one record of the impressions log, in {place}. "
+                f"Received: {impressions!r}, where it is missing in all {examples} impressions."
+            )
+    if all(part.split != "train" for part in plan.parts):
+        raise InputError(
+            "The `split` of the config must leave impressions for training. "
+            f"Received: {config.split.model_dump(mode='json', exclude_none=True)}, all {examples} impressions later."
+        )
+
+
+def summarise(
+    config: Config, counts: Counts, report: Report, plan: Plan, vocabularies: dict[str, Any]
+) -> dict[str, Any]:
+    """The summary as written to summary.json."""
+    parts = [(part, report.parts[part]) for part in plan.parts]
+    everything = [one for _, one in parts]
+    return {
+        "format": FORMAT,
+        "config": config.name,
+        "impressions": _impression_counts(counts, everything),
+        "feedback": _feedback_counts(counts),
+        "missing": {feature.name: report.missing[feature.name] for feature in config.features},
+        "vocabularies": vocabularies,
+        "splits": {split: _split(config, [one for part, one in parts if part.split == split]) for split in SPLITS},
+        "objectives": _rates(config, everything),
+        "slices": {" x ".join(names): _slices(config, names, everything) for names in _names(everything)},
+    }
+
+
+def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any]:
+    examples = sum(one.examples for one in parts)
+    dead = _reasons(counts, "impressions")
+    duplicates = counts["impressions", "duplicates"]
+    read = counts["impressions", "rows"] + sum(dead.values())
+    return {
+        "records": counts["impressions", "records"],
+        "requests": sum(one.requests for one in parts),
+        # A record refused as a whole counts as one.
+        "read": read,
+        "examples": examples,
+        "duplicates": duplicates,
+        "dead_letters": sum(dead.values()),
+        "dead_letters_by_reason": dead,
+        "reconciled": read == examples + duplicates + sum(dead.values()),
+    }
+
+
+def _feedback_counts(counts: Counts) -> dict[str, Any]:
+    dead = _reasons(counts, "feedback")
+    by_event = {
+        how: {key[2]: number for key, number in sorted(counts.items()) if key[:2] == ("feedback", how)}
+        for how in ("joined", "duplicate", "orphan")
+    }
+    joined, duplicates, orphans = (sum(numbers.values()) for numbers in by_event.values())
+    read, ignored = counts["feedback", "records"], counts["feedback", "ignored"]
+    return {
+        "read": read,
+        "joined": joined,
+        "duplicates": duplicates,
+        "orphans": orphans,
+        "ignored": ignored,
+        "dead_letters": sum(dead.values()),
+        "dead_letters_by_reason": dead,
+        "by_event": by_event,
+        "reconciled": read == joined + duplicates + orphans + ignored + sum(dead.values()),
+    }
+
+
+def _reasons(counts: Counts, log: str) -> dict[str, int]:
+    return {key[2]: number for key, number in sorted(counts.items()) if key[:2] == (log, "dead_letters")}
+
+
+def _split(config: Config, parts: list[PartReport]) -> dict[str, Any]:
+    if not parts:
+        return {"examples": 0, "requests": 0, "parts": 0, "objectives": _rates(config, [])}
+    return {
+        "examples": sum(one.examples for one in parts),
+        "requests": sum(one.requests for one in parts),
+        "parts": len(parts),
+        "first_time": _time(parts[0].first_time),
+        "last_time": _time(parts[-1].last_time),
+        "objectives": _rates(config, parts),
+    }
+
+
+def _rates(config: Config, parts: list[PartReport]) -> dict[str, Any]:
+    rates = {}
+    for name in config.objective_names:
+        labelled = sum(one.rates[name][0] for one in parts)
+        rates[name] = _rate(labelled, sum(one.rates[name][1] for one in parts))
+    return rates
+
+
+def _rate(labelled: int, total: float) -> dict[str, Any]:
+    # Of a binary objective the mean is the rate.
+    return {"labelled": labelled, "mean": total / labelled if labelled else None}
+
+
+def _names(parts: list[PartReport]) -> list[tuple[str, ...]]:
+    return list(parts[0].slices) if parts else []
+
+
+def _slices(config: Config, names: tuple[str, ...], parts: list[PartReport]) -> list[dict[str, Any]]:
+    merged: dict[tuple[Any, ...], tuple[int, list[tuple[int, float]]]] = {}
+    for one in parts:
+        for values, (impressions, figures) in one.slices[names].items():
+            before, sums = merged.get(values, (0, [(0, 0.0)] * len(figures)))
+            added = [(n + m, a + b) for (n, a), (m, b) in zip(sums, figures, strict=True)]
+            merged[values] = (before + impressions, added)
+    rows = []
+    for values in sorted(merged, key=lambda values: [(value is None, value) for value in values]):
+        impressions, sums = merged[values]
+        rates = {name: _rate(*figures) for name, figures in zip(config.objective_names, sums, strict=True)}
+        rows.append({**dict(zip(names, values, strict=True)), "impressions": impressions, "objectives": rates})
+    return rows
+
+
+def _time(micros: int) -> str:
+    time = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(microseconds=micros)
+    return time.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,46 @@
+"""Mergeable statistics against numpy on the whole column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.example_reports import MergeReports, Moments, Report
+from pipelines.splits import Part
+
+VALUES = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=40)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6))
+def test_merged_moments_are_those_of_all_values(parts):
+    merged = Moments.merge(Moments.of(np.array(part)) for part in parts)
+    whole = np.array([value for part in parts for value in part])
+    there = whole[~np.isnan(whole)]
+    assert (merged.count, merged.missing) == (len(there), len(whole) - len(there))
+    if len(there):
+        scale = np.abs(there).max() + 1e-9
+        assert merged.mean == pytest.approx(there.mean(), abs=1e-9 * scale)
+        assert merged.std == pytest.approx(there.std(), abs=1e-7 * scale)
+        assert (merged.min, merged.max) == (there.min(), there.max())
+    else:
+        assert (merged.mean, merged.std) == (0.0, 0.0)
+
+
+def test_a_large_offset_does_not_swallow_the_spread():
+    values = np.random.default_rng(1).normal(1e9, 1.0, size=10_000)
+    merged = Moments.merge([Moments.of(values[:3000]), Moments.of(values[3000:])])
+    assert merged.std == pytest.approx(values.std(), rel=1e-6)
+
+
+def test_reports_merge_in_any_order():
+    merge = MergeReports()
+    one = Report({Part("train", 0, 2): None}, {"device": {"tv": 2}}, {"device": 1})
+    two = Report({Part("train", 1, 2): None}, {"device": {"tv": 1, "web": 5}}, {"device": 0})
+    there = merge.add_input(merge.add_input(merge.create_accumulator(), one), two)
+    back = merge.merge_accumulators([merge.add_input(merge.create_accumulator(), two), merge.merge_accumulators([one])])
+    for report in (there, back):
+        assert report.vocabularies == {"device": {"tv": 3, "web": 5}}
+        assert report.missing == {"device": 1}
+        assert len(report.parts) == 2

@@ -1,0 +1,78 @@
+"""Framing and checksums against TensorFlow's reader and a checksum computed bit by bit."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.tfrecords import crc32c, frame, tfrecord_gzip
+
+
+def bit_by_bit(data: bytes) -> int:
+    state = 0xFFFFFFFF
+    for byte in data:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+def checksums(strings: list[bytes]) -> list[int]:
+    starts = np.cumsum([0, *map(len, strings)])
+    return crc32c(np.frombuffer(b"".join(strings), np.uint8), starts).tolist()
+
+
+def test_the_standards_check_values():
+    # RFC 3720, appendix B.4, and the check value of the CRC catalogue.
+    known = {
+        b"123456789": 0xE3069283,
+        bytes(32): 0x8A9136AA,
+        b"\xff" * 32: 0x62A8AB43,
+        bytes(range(32)): 0x46DD794E,
+        b"": 0,
+    }
+    assert checksums(list(known)) == list(known.values())
+
+
+@given(st.lists(st.binary(max_size=60), max_size=30))
+@settings(deadline=None)
+def test_equal_to_bit_by_bit(strings):
+    assert checksums(strings) == [bit_by_bit(string) for string in strings]
+
+
+def test_more_rows_than_one_matrix():
+    rng = np.random.default_rng(1)
+    strings = [rng.bytes(int(length)) for length in rng.integers(0, 9, size=9000)]
+    assert checksums(strings) == [bit_by_bit(string) for string in strings]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_tensorflow_reads_it(tmp_path_factory, records):
+    path = tmp_path_factory.getbasetemp() / "records.tfrecord.gz"
+    array = pa.array(records, pa.binary())
+    path.write_bytes(tfrecord_gzip([array[:3], array[3:]]))
+    read = [record.numpy() for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP")]
+    assert read == records
+
+
+def test_equal_to_tensorflows_writer(tmp_path: Path):
+    records = [b"", b"a", b"some bytes" * 100]
+    with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
+        for record in records:
+            writer.write(record)
+    assert bytes(frame(pa.array(records, pa.binary()))) == (tmp_path / "theirs").read_bytes()
+    assert bytes(frame(pa.array([b"x", *records, b"y"], pa.binary())[1:-1])) == (tmp_path / "theirs").read_bytes()
+
+
+def test_bytes_do_not_depend_on_time_or_name():
+    content = tfrecord_gzip([pa.array([b"x"])])
+    assert content[4:8] == bytes(4)
+    assert content == tfrecord_gzip([pa.array([], pa.binary()), pa.array([b"x"])])
+    assert gzip.decompress(content) == bytes(frame(pa.array([b"x"])))
