@@ -1,0 +1,175 @@
+"""The gradient-boosting baseline: LightGBM, one model an objective, on the features and the split of a config.
+
+It reads the very examples that the ranker trains on, without the bias features, which no ranker has when it serves.
+Numbers go in as they are; a category as a category, or by its count in the training split where there are too many; a
+sequence by its length and by how often it holds the candidate. The number of trees is chosen on the last tenth of the
+training split by time, then all of the training split is fitted; the split that is reported is never looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmoe_ranker import metrics
+from mmoe_ranker.config import Config
+from mmoe_ranker.dataset import parsed_dataset
+from mmoe_ranker.examples import REQUEST_ID, example_layout, label_name
+
+PARAMETERS: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "min_data_in_leaf": 100,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 10.0,
+    "cat_smooth": 20.0,
+    "verbose": -1,
+    "num_threads": 2,
+}
+MAX_TREES = 1000
+_PATIENCE = 50
+_MAX_CATEGORIES = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """One split, in order of time: every field of its examples as numpy, sequences as lists of arrays."""
+
+    fields: Mapping[str, Any]
+
+    def label(self, objective: str) -> np.ndarray:
+        """float [N], NaN where missing."""
+        return np.asarray(self.fields[label_name(objective)], dtype=np.float64)
+
+
+def read_columns(config: Config, examples: Path, split: str) -> Columns:
+    """Reads a split of a folder of examples."""
+    batches = list(parsed_dataset(examples, split, config).as_numpy_iterator())
+    fields: dict[str, Any] = {}
+    for field in example_layout(config):
+        parts = [batch[field.name] for batch in batches]
+        # Batches pad sequences each to its own longest.
+        fields[field.name] = [row for part in parts for row in part] if field.length is None else np.concatenate(parts)
+    return Columns(fields)
+
+
+def design(config: Config, train: Columns, other: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The features of both splits as columns for trees; categories and counts come from `train` alone."""
+    made: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    both = (train, other)
+    for feature in config.served_features:
+        values = [columns.fields[feature.name] for columns in both]
+        if feature.kind == "numeric":
+            for made_one, column in zip(made, values, strict=True):
+                made_one[feature.name] = column
+        elif feature.kind == "vector":
+            for made_one, column in zip(made, values, strict=True):
+                made_one.update({f"{feature.name}_{place}": column[:, place] for place in range(column.shape[1])})
+        elif feature.kind == "categorical":
+            values = [_categories(column) for column in values]
+            known = values[0].value_counts()
+            few = len(known) <= _MAX_CATEGORIES
+            for made_one, column in zip(made, values, strict=True):
+                made_one[feature.name] = (
+                    pd.Categorical(column, categories=sorted(known.index)) if few else column.map(known).fillna(0)
+                )
+        else:
+            for made_one, columns, lists in zip(made, both, values, strict=True):
+                filled = [row[row != (b"" if row.dtype == object else -1)] for row in lists]
+                made_one[f"{feature.name}_length"] = [len(row) for row in filled]
+                if feature.embedding == config.item_key:
+                    items = columns.fields[config.item_key]
+                    pairs = zip(filled, items, strict=True)
+                    made_one[f"{feature.name}_of_candidate"] = [int((row == item).sum()) for row, item in pairs]
+    return pd.DataFrame(made[0]), pd.DataFrame(made[1])
+
+
+def _categories(column: np.ndarray) -> pd.Series:
+    """Categories as strings or integers, missing ones as none."""
+    series = pd.Series(column)
+    if series.dtype != object:
+        return series.where(series >= 0)
+    return series.str.decode("utf-8").replace("", None)
+
+
+def fit_predict(train: pd.DataFrame, labels: np.ndarray, other: pd.DataFrame, kind: str, seed: int) -> np.ndarray:
+    """Trains on the rows that have a label and predicts all rows of `other`.
+
+    Args:
+      train: features [N], in order of time.
+      labels: float [N], NaN where missing.
+      other: features [M].
+      kind: `binary` or `regression`.
+      seed: of the trees.
+
+    Returns:
+      Predictions [M]; log(1 + seconds) for a regression.
+    """
+    import lightgbm
+
+    there = np.flatnonzero(~np.isnan(labels))
+    targets = labels[there] if kind == "binary" else np.log1p(labels[there])
+    rows = train.iloc[there]
+    parameters = PARAMETERS | {"objective": kind, "seed": seed}
+    cut = int(len(there) * 0.9)
+    early = lightgbm.Dataset(rows.iloc[:cut], targets[:cut])
+    late = lightgbm.Dataset(rows.iloc[cut:], targets[cut:], reference=early)
+    stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+    trees = lightgbm.train(parameters, early, MAX_TREES, valid_sets=[late], callbacks=[stop]).best_iteration
+    return lightgbm.train(parameters, lightgbm.Dataset(rows, targets), max(trees, 1)).predict(other)
+
+
+def measure(config: Config, columns: Columns, predictions: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """AUC and MRR of each binary objective, AUC within position where there is one; RMSE of log(1 + y) for the others."""
+    requests = columns.fields[REQUEST_ID].astype(str)
+    report: dict[str, dict[str, float]] = {}
+    for objective in config.objectives:
+        labels, predicted = columns.label(objective.name), predictions[objective.name]
+        if objective.kind == "regression":
+            report[objective.name] = {"rmse_log1p": metrics.rmse(np.log1p(labels), predicted)}
+            continue
+        report[objective.name] = {
+            "auc": metrics.auc(labels, predicted),
+            "mrr": metrics.mrr(labels, predicted, requests).value,
+        }
+        if "position" in columns.fields:
+            position = columns.fields["position"].astype(np.float64)
+            report[objective.name]["auc_within"] = metrics.auc_within(labels, predicted, position).value
+    return report
+
+
+def gradient_boosting(
+    config: Config, examples: Path, split: str = "test", seeds: Sequence[int] = (1, 2, 3, 4, 5)
+) -> dict[str, dict[str, list[float]]]:
+    """Trains the baseline once a seed and measures it.
+
+    Args:
+      config: features and objectives.
+      examples: folder of examples.
+      split: what to measure on.
+      seeds: one model per objective each.
+
+    Returns:
+      By objective and metric (`auc`, `mrr`, `auc_within`; `rmse_log1p`), one value a seed.
+    """
+    train, other = read_columns(config, examples, "train"), read_columns(config, examples, split)
+    train_features, other_features = design(config, train, other)
+    report: dict[str, dict[str, list[float]]] = {}
+    for seed in seeds:
+        predictions = {
+            objective.name: fit_predict(
+                train_features, train.label(objective.name), other_features, objective.kind, seed
+            )
+            for objective in config.objectives
+        }
+        for name, values in measure(config, other, predictions).items():
+            for metric, value in values.items():
+                report.setdefault(name, {}).setdefault(metric, []).append(value)
+    return report

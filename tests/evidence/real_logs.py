@@ -1,0 +1,135 @@
+"""The ranker against gradient boosting on real logs: same features, same split by time, several seeds.
+
+Two kinds of chance are kept apart. Over seeds: what another training would have given. Over requests: what another test
+period would have given, by a paired bootstrap of the difference, both models on the same resampled requests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmoe_ranker import metrics
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.evaluation import predict
+from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.training import train
+from mmoe_ranker.workdir import Workdir
+from pipelines.datasets import detect
+from pipelines.impressions import run as build_examples
+from tests.evidence.gradient_boosting import design, fit_predict, read_columns
+from tests.evidence.intervals import over_seeds, text
+
+SEEDS = (1, 2, 3, 4, 5)
+REPLICATES = 200
+# What is read of each data set: trivago and clara2 click where they were shown, so only inside a position is it fair.
+READ = {
+    "kuairand": [("click", "auc"), ("long_view", "auc"), ("like", "auc")],
+    "trivago": [("click", "auc_within"), ("click", "mrr"), ("last_click", "mrr")],
+    "clara2": [("click", "auc_within"), ("click", "mrr"), ("last_click", "auc_within")],
+}
+
+
+def data_folder() -> Path:
+    """Where the public data sets lie: MMOE_RANKER_DATA, or beside the checkout."""
+    return Path(os.environ.get("MMOE_RANKER_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
+
+def run(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
+    """Trains both on the data set that the folder is named after, and compares them on its test split.
+
+    Args:
+      folder: for logs, examples and models; emptied first.
+      seeds: one training each.
+
+    Returns:
+      Per objective and metric: each model's mean and interval over seeds, and their difference with the interval of the
+      paired bootstrap over requests.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    name = folder.name
+    logs, examples = folder / "logs", folder / "examples"
+    detect(data_folder() / name).convert(data_folder() / name, logs)
+    config = load_config(name)
+    build_examples(config, str(logs / "impressions.parquet"), str(logs / "feedback.parquet"), str(examples), [])
+    objectives = list(dict.fromkeys(objective for objective, _ in READ[name]))
+    ours = [_ranker(folder, examples, name, seed) for seed in seeds]
+    labels, columns = ours[0].labels, ours[0].columns
+    trees = _trees(config, examples, objectives, seeds)
+    result: dict[str, Any] = {"impressions": len(columns[REQUEST_ID])}
+    for objective, metric in READ[name]:
+        reading = Reading(metric, labels[objective], columns)
+        both = [[one.predictions[objective] for one in ours], trees[objective]]
+        ranker, boosting = ([reading(scores) for scores in model] for model in both)
+        entry = {"ranker": over_seeds(ranker), "gradient_boosting": over_seeds(boosting)}
+        entry["difference"] = _paired_bootstrap(reading, both[0], both[1])
+        result[f"{objective} {metric}"] = entry
+        print(
+            f"{objective:12s} {metric:10s} ranker {text(entry['ranker'])}, "
+            f"gradient boosting {text(entry['gradient_boosting'])}, difference {text(entry['difference'])}"
+        )
+    return result
+
+
+def _ranker(folder: Path, examples: Path, name: str, seed: int) -> Any:
+    config = load_config(name, [f"training.seed={seed}"])
+    train(config, examples, folder / f"seed-{seed}")
+    return predict(Workdir.open(folder / f"seed-{seed}").load_ranker(), examples, "test", config)
+
+
+def _trees(
+    config: Config, examples: Path, objectives: list[str], seeds: tuple[int, ...]
+) -> dict[str, list[NDArray[np.float64]]]:
+    train_columns, test_columns = read_columns(config, examples, "train"), read_columns(config, examples, "test")
+    train_features, test_features = design(config, train_columns, test_columns)
+    return {
+        objective: [
+            fit_predict(train_features, train_columns.label(objective), test_features, "binary", seed) for seed in seeds
+        ]
+        for objective in objectives
+    }
+
+
+class Reading:
+    """One metric of one objective on fixed rows, for any scores and any weights of requests."""
+
+    def __init__(self, metric: str, labels: NDArray[np.float64], columns: dict[str, NDArray[Any]]) -> None:
+        self.metric = metric
+        self.labels = labels
+        self.positions = columns.get("position")
+        self.requests, self.request_of_row = np.unique(columns[REQUEST_ID], return_inverse=True)
+
+    def __call__(self, scores: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
+        """The metric; `weights` has one entry a request."""
+        if self.metric == "mrr":
+            per_request = metrics.mrr(self.labels, scores, self.request_of_row)
+            weight = np.ones(len(self.requests)) if weights is None else weights
+            counts = np.isfinite(per_request.values)
+            return float(np.average(per_request.values[counts], weights=weight[per_request.groups[counts]]))
+        rows = None if weights is None else weights[self.request_of_row]
+        if self.metric == "auc":
+            return metrics.auc(self.labels, scores, rows)
+        assert self.positions is not None
+        return metrics.auc_within(self.labels, scores, self.positions, rows).value
+
+
+def _paired_bootstrap(
+    reading: Reading, ours: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]]
+) -> dict[str, Any]:
+    """Mean difference over seeds, with the 95 % interval over resampled requests."""
+    rng = np.random.default_rng(0)
+    count = len(reading.requests)
+
+    def difference(weights: NDArray[np.float64] | None) -> float:
+        pairs = zip(ours, theirs, strict=True)
+        return float(np.mean([reading(mine, weights) - reading(other, weights) for mine, other in pairs]))
+
+    drawn = [difference(rng.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(REPLICATES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"mean": difference(None), "low": float(low), "high": float(high), "excludes_0": bool(low > 0 or high < 0)}
