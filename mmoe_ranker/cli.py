@@ -26,6 +26,8 @@ from mmoe_ranker import __version__
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
 
+# What is installed with the command itself; anything else that is missing belongs to an extra.
+_PARTS = ("mmoe_ranker", "pipelines", "serving")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -106,10 +108,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _sentence_for_system_error(error: BaseException) -> tuple[str, int] | None:
-    """A sentence and a status for what the file system refuses, however deep a library has wrapped it."""
+    """A sentence and a status for what the machine lacks or refuses, however deep a library has wrapped it."""
     for cause in _causes(error):
         if isinstance(cause, InputError):
             return str(cause), 2
+        if isinstance(cause, ModuleNotFoundError) and str(cause.name).split(".")[0] not in _PARTS:
+            sentence = "This command needs an extra of the package: `pip install 'mmoe_ranker[all]'` brings them all."
+            return f"{sentence} Received: {cause}.", 2
         no_space = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         # TensorFlow's file system says it in words.
         if no_space or "No space left on device" in str(cause):

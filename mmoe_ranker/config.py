@@ -199,7 +199,6 @@ class Model(_Frozen):
     sharing: Annotated[MMoE | SharedBottom, Field(discriminator="kind")] = MMoE()
     tower: tuple[PositiveInt, ...] = (64,)
     dropout: Fraction = 0.0
-    embedding_l2: NonNegativeFloat = 0.0
     bias: Annotated[ShallowTower | NoBias, Field(discriminator="kind")] = NoBias()
 
 

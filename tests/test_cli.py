@@ -174,6 +174,16 @@ def test_configs_and_options_with_a_mistake(tmp_path: Path) -> None:
     assert refusal(run("simulate", "--out", tmp_path / "x", "--requests", 0))
 
 
+def test_a_missing_extra_is_said_in_a_sentence(tmp_path: Path) -> None:
+    # None in sys.modules is how Python says that a package is not there.
+    code = "import sys; sys.modules['tensorflow'] = None; import mmoe_ranker.cli as c; c.main()"
+    command = [sys.executable, "-c", code, "train", "--config", "watch_next", "--examples", "x", "--workdir", "y"]
+    message = refusal(subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path))
+    assert "pip install 'mmoe_ranker[all]'" in message
+    assert "Received: " in message
+    assert "tensorflow" in message
+
+
 def test_the_demo_runs_every_step(tmp_path: Path) -> None:
     done = run("demo", "--out", tmp_path / "demo", "--requests", 150)
     assert done.returncode == 0, done.stderr
