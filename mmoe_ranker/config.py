@@ -192,9 +192,17 @@ class NoBias(_Frozen):
     kind: Literal["none"] = "none"
 
 
-class Model(_Frozen):
-    """Shared hidden layers, sharing, a tower an objective, and the bias tower."""
+class Crosses(_Frozen):
+    """Feature crosses before the hidden layers: DCN-V2, each cross of rank `projection`, full rank without it."""
 
+    layers: PositiveInt
+    projection: PositiveInt | None = None
+
+
+class Model(_Frozen):
+    """Crosses if any, shared hidden layers, sharing, a tower an objective, and the bias tower."""
+
+    crosses: Crosses | None = None
     hidden: tuple[PositiveInt, ...] = (256,)
     sharing: Annotated[MMoE | SharedBottom, Field(discriminator="kind")] = MMoE()
     tower: tuple[PositiveInt, ...] = (64,)

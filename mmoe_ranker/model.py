@@ -46,6 +46,12 @@ class Ranker(tfrs.Model):
         model, num_objectives = config.model, len(config.objectives)
         self.feature_rows = FeatureRows(config, statistics)
         self.encoder = FeatureEncoder(config, statistics, self.feature_rows, name="encoder")
+        self.crosses: list[tf.keras.layers.Layer] = []
+        if model.crosses is not None:
+            self.crosses = [
+                tfrs.layers.dcn.Cross(projection_dim=model.crosses.projection, name=f"cross_{depth}")
+                for depth in range(model.crosses.layers)
+            ]
         self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
         if isinstance(model.sharing, MMoE):
             self.sharing: tf.keras.layers.Layer = MixtureOfExperts(
@@ -82,7 +88,10 @@ class Ranker(tfrs.Model):
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Predicts every objective; a bias feature that is not among `features` counts as missing, as at serving."""
-        shared = self.hidden(self.encoder(features), training=training)
+        encoded = crossed = self.encoder(features)  # [B, D]
+        for layer in self.crosses:
+            crossed = layer(encoded, crossed)
+        shared = self.hidden(crossed, training=training)
         outputs: dict[str, tf.Tensor] = {}
         towers = self.sharing(shared, training=training)
         if isinstance(self.sharing, MixtureOfExperts):

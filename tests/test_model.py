@@ -186,6 +186,24 @@ def test_towers_of_no_layers_and_no_bias(statistics: Statistics) -> None:
     np.testing.assert_array_equal(outputs["click_logit"], outputs["relevance_click_logit"])
 
 
+@pytest.mark.parametrize("projection", [None, 3])
+def test_crosses_are_dcn_v2(statistics: Statistics, projection: int | None) -> None:
+    raw = small_config()
+    raw["model"]["crosses"] = {"layers": 2, "projection": projection}
+    ranker = Ranker(parse_config(raw), statistics)
+    features = ranker.feature_rows(raw_features(4))
+    ranker(features)
+    first = crossed = ranker.encoder(features).numpy()
+    for layer in ranker.crosses:
+        *matrices, bias = (weights.numpy() for weights in layer.weights)
+        product = crossed
+        for matrix in matrices:
+            product = product @ matrix
+        crossed = first * (product + bias) + crossed  # x_{l+1} = x_0 * (W x_l + b) + x_l
+    expected = ranker.sharing(ranker.hidden(crossed))[1]
+    np.testing.assert_allclose(ranker(features)["gates"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_statistics_of_another_config_are_refused(config: Config, statistics: Statistics) -> None:
     empty = Statistics(10, {}, {}, {})
     with pytest.raises(InputError, match=r"vocabulary of `device`.*Received: vocabularies of \[\]"):
