@@ -90,11 +90,23 @@ class CategoricalFeature(_Feature, _Categories):
 
 
 class NumericFeature(_Feature):
-    """One number. `transform` comes first, then (x - mean) / std with the statistics of the training split."""
+    """One number. `transform` comes first, then (x - mean) / std with the statistics of the training split.
+
+    `quantiles` adds, beside the number, an embedding of `dim` of the bucket it falls into, among that many buckets
+    of equal counts: for what rises and falls, or jumps.
+    """
 
     kind: Literal["numeric"]
     transform: Literal["none", "log1p"] = "none"
     normalize: bool = True
+    quantiles: Annotated[int, Field(ge=2)] | None = None
+    dim: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _dim_of_quantiles(self) -> NumericFeature:
+        if self.dim is not None and self.quantiles is None:
+            raise ValueError(f"takes `dim` only with `quantiles`||{self.dim}")
+        return self
 
 
 class SequenceFeature(_Feature, _Categories):

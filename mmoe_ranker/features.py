@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from mmoe_ranker.config import CategoricalFeature, Config, NumericFeature, SequenceFeature, VectorFeature
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.layers import HashRows, IntegerRows, NumericInput, VocabularyRows, masked_mean
+from mmoe_ranker.layers import HashRows, IntegerRows, NumericInput, QuantileEmbedding, VocabularyRows, masked_mean
 from mmoe_ranker.statistics import Statistics
 
 
@@ -104,13 +104,23 @@ class FeatureEncoder(tf.keras.layers.Layer):
         self.features = config.served_features
         self.tables: dict[str, tf.keras.layers.Embedding] = {}
         self.numerics: dict[str, NumericInput] = {}
+        self.quantiles: dict[str, QuantileEmbedding] = {}
         for feature in self.features:
             if isinstance(feature, NumericFeature):
                 self.numerics[feature.name] = _numeric_input(feature, statistics)
+                if feature.quantiles is not None:
+                    edges = statistics.numeric[feature.name].quantiles
+                    name = f"{feature.name}_quantiles"
+                    self.quantiles[feature.name] = QuantileEmbedding(edges, feature.dim or _DEFAULT_DIM, name=name)
             elif not isinstance(feature, VectorFeature) and not getattr(feature, "embedding", None):
                 self.tables[feature.name] = tf.keras.layers.Embedding(
                     rows.rows[feature.name].num_rows, feature.dim or _DEFAULT_DIM, name=f"{feature.name}_embedding"
                 )
+
+    @property
+    def embedding_tables(self) -> list[tf.keras.layers.Embedding]:
+        """All tables, of categories and of buckets."""
+        return [*self.tables.values(), *(layer.table for layer in self.quantiles.values())]
 
     def encode(self, features: Mapping[str, tf.Tensor], side: str) -> tf.Tensor | None:
         """The part of the input that comes from one side, [B, D_s], or None where the side has no feature."""
@@ -128,7 +138,10 @@ class FeatureEncoder(tf.keras.layers.Layer):
 
     def _encode_one(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
         if feature.kind == "numeric":
-            return self.numerics[feature.name](values)
+            number = self.numerics[feature.name](values)
+            if feature.name not in self.quantiles:
+                return number
+            return tf.concat([number, self.quantiles[feature.name](values)], axis=-1)
         if feature.kind == "vector":
             return values
         table = self.tables[getattr(feature, "embedding", None) or feature.name]

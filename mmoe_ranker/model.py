@@ -126,7 +126,7 @@ class Ranker(tfrs.Model):
 
     def embedding_variables(self) -> list[tf.Variable]:
         """The tables of the main tower, of which a step touches few rows."""
-        return [variable for table in self.encoder.tables.values() for variable in table.trainable_variables]
+        return [variable for table in self.encoder.embedding_tables for variable in table.trainable_variables]
 
     def _bias_logits(self, features: Mapping[str, tf.Tensor], training: bool | None) -> dict[str, tf.Tensor]:
         if self.shallow_tower is None:

@@ -18,7 +18,10 @@ _VOCABULARIES = "vocabularies"
 
 @dataclasses.dataclass(frozen=True)
 class NumericStatistics:
-    """Moments of a numeric feature after its transform; `count` leaves out the `missing`."""
+    """Moments of a numeric feature after its transform; `count` leaves out the `missing`.
+
+    `quantiles` are the inner edges of its buckets, rising, in the feature's own unit; none where it has no buckets.
+    """
 
     count: int
     missing: int
@@ -26,6 +29,7 @@ class NumericStatistics:
     std: float
     min: float
     max: float
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,10 @@ class Statistics:
                 )
         return cls(
             num_examples=document["num_examples"],
-            numeric={name: NumericStatistics(**moments) for name, moments in document["numeric"].items()},
+            numeric={
+                name: NumericStatistics(**moments | {"quantiles": tuple(moments["quantiles"])})
+                for name, moments in document["numeric"].items()
+            },
             labels={name: LabelStatistics(**moments) for name, moments in document["labels"].items()},
             vocabularies=vocabularies,
         )

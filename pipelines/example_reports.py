@@ -89,10 +89,14 @@ class PartReport:
 
 @dataclasses.dataclass
 class Report:
-    """Of any number of parts, by part; counts of vocabulary values and of missing features over all of them."""
+    """Of any number of parts, by part; counts of vocabulary values and of missing features over all of them.
+
+    `histograms` count the values of numeric features with quantiles, each value rounded as `_rounded` does.
+    """
 
     parts: dict[Part, PartReport]
     vocabularies: dict[str, Counter[str]]
+    histograms: dict[str, Counter[float]]
     missing: Counter[str]
 
 
@@ -102,12 +106,15 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
     columns = {name: batch.impressions[name] for name in batch.impressions.column_names}
     columns |= {feature.name: batch.contexts[feature.name].take(row) for feature in config.side("context")}
     training = part.split == "train"
-    numeric, vocabularies, missing = {}, {}, Counter[str]()
+    numeric, vocabularies, histograms, missing = {}, {}, {}, Counter[str]()
     for feature in config.features:
         column = columns[feature.name]
         missing[feature.name] = column.null_count
         if training and feature.kind == "numeric":
             numeric[feature.name] = Moments.of(_transformed(column, feature.transform))
+            if feature.quantiles is not None:
+                values, counts = np.unique(_rounded(column.drop_null()), return_counts=True)
+                histograms[feature.name] = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         elif training and getattr(feature, "vocabulary", None) == "auto":
             flat = pc.list_flatten(column) if feature.kind == "sequence" else column
             counted = pc.value_counts(flat.combine_chunks()).to_pylist()
@@ -131,7 +138,7 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
         rates=rates,
         slices={names: _slice(config, names, columns) for names in slice_names(config)},
     )
-    return Report({part: one}, vocabularies, missing)
+    return Report({part: one}, vocabularies, histograms, missing)
 
 
 def slice_names(config: Config) -> tuple[tuple[str, ...], ...]:
@@ -162,12 +169,29 @@ def _transformed(column: pa.ChunkedArray, transform: str) -> np.ndarray:
     return np.log1p(values) if transform == "log1p" else values
 
 
+def _rounded(column: pa.ChunkedArray) -> np.ndarray:
+    """Values with 13 significant bits, towards 0: few enough to count, near enough (1 in 4096) for quantiles."""
+    bits = column.cast(pa.float32(), safe=False).to_numpy().view(np.uint32)
+    # Adding 0 makes one zero of two.
+    return (bits & np.uint32(0xFFFFF800)).view(np.float32) + np.float32(0.0)
+
+
+def _quantile_edges(histogram: Counter[float], buckets: int) -> tuple[float, ...]:
+    """The inner edges of buckets of equal counts; fewer where one value fills several buckets."""
+    values = sorted(histogram)
+    cumulative = np.cumsum([histogram[value] for value in values])
+    wanted = np.arange(1, buckets) * (cumulative[-1] / buckets) if len(values) else np.empty(0)
+    # Nothing lies below the least value; where it fills buckets of its own, the next one is the edge.
+    places = np.unique(np.maximum(np.searchsorted(cumulative, wanted, side="right"), 1))
+    return tuple(values[place] for place in places if place < len(values))
+
+
 class MergeReports(beam.CombineFn):
     """Reports to their union."""
 
     def create_accumulator(self) -> Report:
         """Of no parts."""
-        return Report({}, {}, Counter())
+        return Report({}, {}, {}, Counter())
 
     def add_input(self, accumulator: Report, element: Report) -> Report:
         """Adds one."""
@@ -175,6 +199,8 @@ class MergeReports(beam.CombineFn):
         accumulator.missing.update(element.missing)
         for name, counts in element.vocabularies.items():
             accumulator.vocabularies.setdefault(name, Counter()).update(counts)
+        for name, histogram in element.histograms.items():
+            accumulator.histograms.setdefault(name, Counter()).update(histogram)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Report]) -> Report:
@@ -208,6 +234,7 @@ def training_statistics(config: Config, report: Report, order: tuple[Part, ...])
                 std=moments.std,
                 min=moments.min if some else 0.0,
                 max=moments.max if some else 0.0,
+                quantiles=_quantile_edges(report.histograms.get(feature.name, Counter()), feature.quantiles or 1),
             )
         elif getattr(feature, "vocabulary", None) == "auto":
             counts = report.vocabularies.get(feature.name, Counter())

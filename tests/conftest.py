@@ -25,7 +25,11 @@ def statistics(config: Config) -> Statistics:
     """Statistics that fit `config`."""
     return Statistics(
         num_examples=1000,
-        numeric={"duration": NumericStatistics(count=990, missing=10, mean=4.0, std=0.5, min=1.0, max=6.0)},
+        numeric={
+            "duration": NumericStatistics(
+                count=990, missing=10, mean=4.0, std=0.5, min=1.0, max=6.0, quantiles=(20.0, 60.0)
+            )
+        },
         labels={
             "click": LabelStatistics(count=1000, mean=0.2, std=0.4),
             "watch_time": LabelStatistics(count=200, mean=3.0, std=1.5),

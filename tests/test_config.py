@@ -79,6 +79,7 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
             "['vocabulary', 'buckets']",
         ),
         ("features.user_id.min_count=4", "`features.0`", "only with `vocabulary`", "buckets"),
+        ("features.duration.quantiles=null", "`features.4`", "takes `dim` only with `quantiles`", "2"),
         ("features.watch_history.dim=4", "`features.2`", "takes no `dim`", "4"),
         ("features.watch_history.buckets=4", "`features.2`", "exactly one of `embedding`", "['buckets', 'embedding']"),
         (

@@ -2,7 +2,7 @@
 
 from mmoe_ranker.layers.dense import ParallelDense, dense_stack
 from mmoe_ranker.layers.experts import MixtureOfExperts, drop_experts
-from mmoe_ranker.layers.inputs import NumericInput, masked_mean
+from mmoe_ranker.layers.inputs import NumericInput, QuantileEmbedding, masked_mean
 from mmoe_ranker.layers.rows import HashRows, IntegerRows, VocabularyRows
 from mmoe_ranker.layers.shallow_tower import MISSING, ShallowTower
 
@@ -13,6 +13,7 @@ __all__ = [
     "MixtureOfExperts",
     "NumericInput",
     "ParallelDense",
+    "QuantileEmbedding",
     "ShallowTower",
     "VocabularyRows",
     "dense_stack",

@@ -1,7 +1,8 @@
-"""Inputs of the main tower that are not plain embeddings: numbers and pooled sequences."""
+"""Inputs of the main tower that are not plain embeddings: numbers, their buckets, and pooled sequences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -53,6 +54,36 @@ class NumericInput(tf.keras.layers.Layer):
             "std": self.std,
             "missing_indicator": self.missing_indicator,
         }
+
+
+class QuantileEmbedding(tf.keras.layers.Layer):
+    """Embedding of the bucket that a number falls into.
+
+    Bucket i holds edges[i - 1] <= x < edges[i]; a missing number has a bucket of its own.
+
+    Args:
+      edges: rising inner edges of the buckets.
+      dim: D, width of the embedding.
+      **kwargs: for the base layer.
+
+    Input shape: [B], NaN where missing.
+    Output shape: [B, D].
+    """
+
+    def __init__(self, edges: Sequence[float], dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.edges = [float(edge) for edge in edges]
+        self.dim = dim
+        self.table = tf.keras.layers.Embedding(len(self.edges) + 2, dim, name="table")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the embeddings."""
+        buckets = tf.searchsorted(tf.constant(self.edges, inputs.dtype), inputs, side="right")
+        return self.table(tf.where(tf.math.is_nan(inputs), 0, 1 + buckets))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"edges": self.edges, "dim": self.dim}
 
 
 def masked_mean(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from mmoe_ranker.layers import (
     MixtureOfExperts,
     NumericInput,
     ParallelDense,
+    QuantileEmbedding,
     ShallowTower,
     VocabularyRows,
     dense_stack,
@@ -176,6 +177,15 @@ def test_numeric_input() -> None:
     assert NumericInput()(tf.constant([3.0, np.nan])).numpy().tolist() == [[3.0], [0.0]]
 
 
+def test_quantile_embedding() -> None:
+    layer = QuantileEmbedding(edges=[1.0, 5.0], dim=1)
+    layer(tf.constant([0.0]))
+    layer.table.set_weights([np.array([[-1.0], [10.0], [20.0], [30.0]])])
+    values = tf.constant([np.nan, 0.9, 1.0, 4.9, 5.0, 100.0])
+    assert layer(values).numpy()[:, 0].tolist() == [-1.0, 10.0, 20.0, 20.0, 30.0, 30.0]
+    assert QuantileEmbedding(edges=[], dim=2)(tf.constant([3.0, np.nan])).shape == (2, 2)
+
+
 def test_masked_mean() -> None:
     embeddings = np.random.default_rng(5).normal(size=(3, 4, 2)).astype(np.float32)
     mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
@@ -196,6 +206,7 @@ def test_dense_stack_without_layers_is_the_identity() -> None:
         MixtureOfExperts(2, [3], 2, 0.1, seed=5),
         ShallowTower({"a": 2, "b": 3}, [("a", "b")], 1, ["a"], 0.1, seed=2),
         NumericInput("log1p", 1.0, 2.0, True),
+        QuantileEmbedding([1.0, 2.0], 3),
     ],
     ids=lambda layer: type(layer).__name__,
 )
