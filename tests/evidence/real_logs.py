@@ -89,9 +89,7 @@ def _trees(
     train_columns, test_columns = read_columns(config, examples, "train"), read_columns(config, examples, "test")
     train_features, test_features = design(config, train_columns, test_columns)
     return {
-        objective: [
-            fit_predict(train_features, train_columns.label(objective), test_features, "binary", seed) for seed in seeds
-        ]
+        objective: fit_predict(train_features, train_columns.label(objective), test_features, "binary", seeds)
         for objective in objectives
     }
 
