@@ -1,0 +1,184 @@
+"""Serving: 300 candidates, 10 context and 20 candidate features, half of each categorical; server in its own process.
+
+Where a benchmark is run on two models, the ratio is that of the model with the worse one; the note has both.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mmoe_ranker.config import Config
+from serving.client import RankingClient
+from serving.protos import PredictRequest, PredictResponse
+from tests.benchmarks.bare_session import BareSession
+from tests.benchmarks.model_server import (
+    MODELS,
+    SIGNATURES,
+    ServerProcess,
+    build_examples,
+    draw_request,
+    messages,
+    publish,
+)
+from tests.benchmarks.table import Measurement
+from tests.benchmarks.timing import in_turn, medians, seconds
+
+_CANDIDATES = 300
+_THREADS = 4
+
+
+@functools.cache
+def _published(model: str) -> tuple[Config, Path, tempfile.TemporaryDirectory[str]]:
+    """Config, folder of versions, and the owner of that folder, which removes it when the process ends."""
+    owner = tempfile.TemporaryDirectory()
+    return *publish(Path(owner.name), MODELS[model]), owner
+
+
+def _models(tiny: bool) -> list[str]:
+    return list(MODELS)[: 1 if tiny else None]
+
+
+def rank_vs_examples(tiny: bool) -> list[Measurement]:
+    """Requests a second that the server answers, by signature, with all else the same."""
+    duration, rounds = (0.1, 1) if tiny else (1.5, 5)
+    found, notes = [], []
+    for model in _models(tiny):
+        config, models, _ = _published(model)
+        with ServerProcess(models) as server:
+            sent = messages(config, draw_request(config, _CANDIDATES))
+            bytes_sent = {name: message.SerializeToString() for name, message in sent.items()}
+            sides = {
+                name: functools.partial(_requests_a_second, server.predict(), bytes_sent[name], duration)
+                for name in ("rank", "serving_examples")
+            }
+            rate = medians(in_turn("rank_vs_examples", rounds, sides))
+            found.append((rate["rank"], rate["serving_examples"]))
+            notes.append(f"{model} {rate['rank']:.0f} against {rate['serving_examples']:.0f}")
+    ours, theirs = min(found, key=lambda pair: pair[0] / pair[1])
+    note = (
+        f"{'; '.join(notes)}; {len(bytes_sent['rank']):,} bytes a request against "
+        f"{len(bytes_sent['serving_examples']):,}; {_THREADS} clients that send messages made beforehand; medians of "
+        f"{rounds} rounds of {duration} s in turn"
+    )
+    return [Measurement("rank_vs_examples", ours, theirs, "requests/s", note)]
+
+
+def _requests_a_second(predict: Callable[[bytes], bytes], message: bytes, duration: float) -> float:
+    answered = itertools.count()
+    started = time.perf_counter()
+
+    def ask() -> None:
+        while time.perf_counter() - started < duration:
+            predict(message)
+            next(answered)
+
+    threads = [threading.Thread(target=ask) for _ in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return next(answered) / (time.perf_counter() - started)
+
+
+def client_vs_examples(tiny: bool) -> list[Measurement]:
+    """What the client computes for a request, from plain values to the ranking, against building tf.Examples."""
+    repeats, rounds = (2, 1) if tiny else (20, 7)
+    config, models, _ = _published(next(iter(MODELS)))
+    with ServerProcess(models) as server:
+        request = draw_request(config, _CANDIDATES)
+        answer = server.predict()(messages(config, request)["rank"].SerializeToString())
+        with RankingClient(server.target) as client:
+            expected = client.rank(request)
+
+            def answer_at_once(message: Any, timeout: float) -> Any:
+                message.SerializeToString()
+                return PredictResponse.FromString(answer)
+
+            client._predict = answer_at_once
+            assert client.rank(request) == expected
+
+            def milliseconds(action: Callable[[], object]) -> float:
+                return 1e3 * seconds(lambda: [action() for _ in range(repeats)]) / repeats
+
+            sides = {
+                "client": lambda: milliseconds(lambda: client.rank(request)),
+                "examples": lambda: milliseconds(lambda: build_examples(config, request)),
+            }
+            cost = medians(in_turn("client_vs_examples", rounds, sides))
+    note = (
+        f"`RankingClient.rank` from dicts to the ranking as dicts, checks included, with an answer that is there at "
+        f"once, against building and serializing {_CANDIDATES} tf.Examples from the same dicts, nothing decoded; "
+        f"medians of {rounds} rounds of {repeats} in turn"
+    )
+    return [Measurement("client_vs_examples", cost["client"], cost["examples"], "ms a request", note)]
+
+
+def overhead(tiny: bool) -> list[Measurement]:
+    """Latency of `rank` over gRPC, one request at a time, against the session run inside it."""
+    count = 10 if tiny else 1000
+    percentiles: dict[str, dict[int, tuple[float, float]]] = {}
+    for model in _models(tiny):
+        config, models, _ = _published(model)
+        with ServerProcess(models) as server:
+            message = messages(config, draw_request(config, _CANDIDATES))["rank"]
+            predict = server.predict(PredictRequest.SerializeToString, PredictResponse.FromString)
+            session = BareSession(next(models.iterdir()), message)
+            for _ in range(3 if tiny else 50):
+                predict(message)
+                session.run()
+            ask = functools.partial(predict, message)
+            sides = {"grpc": functools.partial(seconds, ask), "bare": functools.partial(seconds, session.run)}
+            taken = in_turn("overhead", count, sides)
+            session.close()
+        of = {name: np.percentile(np.multiply(1e3, values), [50, 99]) for name, values in taken.items()}
+        percentiles[model] = {50: (of["grpc"][0], of["bare"][0]), 99: (of["grpc"][1], of["bare"][1])}
+    measured = []
+    for percentile in (50, 99):
+        both = {model: figures[percentile] for model, figures in percentiles.items()}
+        ours, bare = max(both.values(), key=lambda pair: pair[0] / pair[1])
+        parts = "; ".join(f"{model} {grpc:.2f} against {run:.2f}" for model, (grpc, run) in both.items())
+        note = (
+            f"{parts}; from message to parsed answer over gRPC against TF_SessionRun in this process on tensors parsed "
+            f"beforehand, one at a time; p{percentile} of {count} of each in turn"
+        )
+        measured.append(Measurement(f"overhead_p{percentile}", ours, bare, "ms", note))
+    return measured
+
+
+def first_request(tiny: bool) -> list[Measurement]:
+    """The first request to a new server process against those that follow, for every signature."""
+    starts, follow = (1, 10) if tiny else (3, 200)
+    signatures = SIGNATURES[:1] if tiny else SIGNATURES
+    first: dict[str, list[float]] = {name: [] for name in signatures}
+    steady: dict[str, list[float]] = {name: [] for name in signatures}
+    config, models, _ = _published(next(iter(MODELS)))
+    sent = messages(config, draw_request(config, _CANDIDATES))
+    for _ in tqdm(range(starts), desc="first_request", unit=" starts", leave=False, disable=None):
+        for name in signatures:
+            with ServerProcess(models) as server:
+                predict = server.predict(PredictRequest.SerializeToString, PredictResponse.FromString)
+                ask = functools.partial(predict, sent[name])
+                first[name].append(1e3 * seconds(ask))
+                steady[name].append(1e3 * statistics.median(seconds(ask) for _ in range(follow)))
+    both = {name: (statistics.median(first[name]), statistics.median(steady[name])) for name in signatures}
+    value, base = max(both.values(), key=lambda pair: pair[0] / pair[1])
+    parts = "; ".join(f"{name} {once:.1f} against {after:.1f}" for name, (once, after) in both.items())
+    note = (
+        f"{parts}; the worst signature; the demo's widths; a new server process a start and signature, connected "
+        f"before; the p50 of the {follow} requests that follow; medians of {starts} starts"
+    )
+    return [Measurement("first_request", value, base, "ms", note)]
+
+
+BENCHMARKS = (rank_vs_examples, client_vs_examples, overhead, first_request)
