@@ -59,7 +59,9 @@ def sums_before_of_others(
 
 
 def shrunk(hits: np.ndarray, trials: np.ndarray, prior: float, weight: float) -> np.ndarray:
-    """A rate drawn towards `prior` as if that had been seen `weight` times: `(hits + weight prior) / (trials + weight)`.
+    """A rate drawn towards `prior`, as if that had been seen `weight` times.
+
+        (hits + weight prior) / (trials + weight)
 
     Differences of running sums may fall short of 0 by rounding; they are clipped there.
     """

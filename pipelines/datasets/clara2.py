@@ -3,7 +3,8 @@
 A page is a request. There are no user features; what a ranker may know is the query, the result, what other sessions
 did with either before, and what this session saw. Nothing is made of the position of the impression itself; what is
 relative to the page is relative by popularity, ties in the middle of their ranks. Popularity leaves out the asking
-session and counts pages of an hour ago and earlier. The raw clock starts at 0; here it starts at the arbitrary 2020-01-01.
+session and counts pages of an hour ago and earlier. The raw clock starts at 0; here it starts at 2020-01-01, an
+arbitrary day.
 """
 
 from __future__ import annotations

@@ -28,8 +28,10 @@ _EVENTS = {
     "profile_enter": "is_profile_enter",
 }
 _USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
-_USER_CATEGORIES = ("user_active_degree", "is_live_streamer", "is_video_author")
-_USER_CATEGORIES += tuple(f"onehot_feat{number}" for number in range(18))
+_USER_CATEGORIES = (
+    *("user_active_degree", "is_live_streamer", "is_video_author"),
+    *(f"onehot_feat{number}" for number in range(18)),
+)
 # Column of the raw histories to the feature that lists it, oldest first.
 _HISTORIES = {"watch_seq": "watch_history", "long_watch_seq": "long_watch_history", "like_seq": "like_history"}
 FILES: dict[str, tuple[str, ...]] = {
