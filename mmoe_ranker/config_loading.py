@@ -42,7 +42,7 @@ def load_config(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     text, where = _read(source)
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _OneValueAKey)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise InputError(f"The config {where} must be a YAML mapping. Received: {problem}.") from None
@@ -84,6 +84,22 @@ def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
         raise InputError(
             f"The config must be a readable YAML file or a preset ({presets}); {reason}. Received: {str(source)!r}."
         ) from None
+
+
+class _OneValueAKey(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, each key once."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice in one mapping", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -169,6 +169,13 @@ def test_file_must_be_a_yaml_mapping(tmp_path: Path, text: str, received: str) -
     assert f"Received: {received}" in str(error.value)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("name: a\ntraining: {epochs: 1, epochs: 2}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"the key 'epochs' stands twice in one mapping.*line 2, column 23: training: .*"):
+        load_config(path)
+
+
 def test_missing_file_names_the_presets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a preset \(.*watch_next") as error:
         load_config(tmp_path / "none.yaml")
