@@ -48,7 +48,7 @@ def main() -> None:
         # Whoever read the output has gone, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # to be raised again, unless the system has a sentence for it
         sentence = _sentence_for_system_error(error)
         if sentence is None:
             raise

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from mmoe_ranker.errors import InputError
 
@@ -116,7 +117,7 @@ def decode_examples(serialized: Iterable[bytes], fields: Sequence[Field]) -> dic
     for row, record in enumerate(serialized):
         try:
             entries = _EXAMPLE.FromString(record).features.feature
-        except Exception as error:
+        except DecodeError as error:
             raise InputError(f"Record {row} must be a serialized tf.train.Example. Received: {error}.") from None
         for field in fields:
             columns[field.name].append(_value(entries[field.name], field, row) if field.name in entries else None)

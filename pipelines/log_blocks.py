@@ -88,7 +88,7 @@ def list_blocks(log: Literal["impressions", "feedback"], pattern: str) -> tuple[
 def _matches(log: str, pattern: str) -> list[tuple[str, int]]:
     try:
         found = FileSystems.match([pattern])[0].metadata_list
-    except Exception as error:
+    except Exception as error:  # each file system raises types of its own
         reason = " ".join(str(error).split())
         raise InputError(
             f"The {log} log must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import math
@@ -105,20 +106,25 @@ class _ReadLog(beam.DoFn):
             records = [(int(place), record, flat) for place, record in zip(order[suspect], left, strict=True)]
             yield from self._read_records(block, records)
 
+    @abc.abstractmethod
     def _wanted(self) -> Wanted:
-        raise NotImplementedError
+        """The fields that the parser of JSON lines is to read."""
 
+    @abc.abstractmethod
     def _parquet_columns(self) -> list[str]:
-        raise NotImplementedError
+        """The columns that are read of a Parquet file."""
 
+    @abc.abstractmethod
     def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
-        raise NotImplementedError
+        """The good rows as (requests, payload), and which rows need to be looked at one by one."""
 
+    @abc.abstractmethod
     def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
-        raise NotImplementedError
+        """The good ones among doubtful records, as (requests, payload); the others become dead letters."""
 
+    @abc.abstractmethod
     def _payload(self, batch: Any, rows: np.ndarray) -> Any:
-        raise NotImplementedError
+        """These rows of a batch, as the join takes them."""
 
 
 class ReadImpressions(_ReadLog):

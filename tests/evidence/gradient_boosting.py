@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmoe_ranker import metrics
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import parsed_dataset
-from mmoe_ranker.examples import REQUEST_ID, example_layout, label_name
+from mmoe_ranker.examples import example_layout, label_name
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 0.05,
@@ -129,54 +128,3 @@ def fit_predict(
         lightgbm.train(parameters | {"seed": seed}, lightgbm.Dataset(rows, targets), max(trees, 1)).predict(other)
         for seed in seeds
     ]
-
-
-def measure(objective: Any, columns: Columns, predicted: np.ndarray) -> dict[str, float]:
-    """AUC and MRR of a binary objective, AUC within position where there is one; else RMSE of log(1 + y)."""
-    labels = columns.label(objective.name)
-    if objective.kind == "regression":
-        return {"rmse_log1p": metrics.rmse(np.log1p(labels), predicted)}
-    requests = columns.fields[REQUEST_ID].astype(str)
-    report = {
-        "auc": metrics.auc(labels, predicted),
-        "mrr": metrics.mrr(labels, predicted, requests).value,
-    }
-    if "position" in columns.fields:
-        position = columns.fields["position"].astype(np.float64)
-        # A missing position is -1 in an example and NaN for the metric.
-        report["auc_within"] = metrics.auc_within(labels, predicted, np.where(position < 0, np.nan, position)).value
-    return report
-
-
-def gradient_boosting(
-    config: Config,
-    examples: Path,
-    split: str = "test",
-    seeds: Sequence[int] = (1, 2, 3, 4, 5),
-    objectives: Sequence[str] | None = None,
-) -> dict[str, dict[str, list[float]]]:
-    """Trains the baseline once a seed and measures it.
-
-    Args:
-      config: features and objectives.
-      examples: folder of examples.
-      split: what to measure on.
-      seeds: one model per objective each.
-      objectives: names; None for all of the config.
-
-    Returns:
-      By objective and metric (`auc`, `mrr`, `auc_within`; `rmse_log1p`), one value a seed.
-    """
-    train, other = read_columns(config, examples, "train"), read_columns(config, examples, split)
-    train_features, other_features = design(config, train, other)
-    report: dict[str, dict[str, list[float]]] = {}
-    for objective in config.objectives:
-        if objectives is not None and objective.name not in objectives:
-            continue
-        labels = train.label(objective.name)
-        values = [
-            measure(objective, other, predicted)
-            for predicted in fit_predict(train_features, labels, other_features, objective.kind, seeds)
-        ]
-        report[objective.name] = {metric: [value[metric] for value in values] for metric in values[0]}
-    return report
