@@ -228,22 +228,22 @@ def _without_nan(node: Any) -> Any:
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """The report as text: a table of the objectives, then one a slice."""
+    """The report as text: a table of metrics by objective, then one a slice."""
     lines = [f"{report['impressions']:,} impressions, {report['requests']:,} requests", ""]
-    rows = []
+    by_metric: dict[str, dict[str, str]] = {}
     for name, objective in report["objectives"].items():
-        flat = {"objective": name}
+        flat: dict[str, Any] = {}
         for key, value in objective.items():
             if not isinstance(value, Mapping):
-                flat[key] = _number(value)
+                flat[key] = value
             elif "value" in value:
-                flat[key] = _number(value["value"])
+                flat[key] = value["value"]
             else:
-                flat |= {f"{key} {group}": _number(metric["value"]) for group, metric in value.items()}
-        for key, by_label in report["combined_score"].items():
-            flat[f"{key} of score"] = _number(by_label[name]["value"])
-        rows.append(flat)
-    lines += _table(rows)
+                flat |= {f"{key} {group}": metric["value"] for group, metric in value.items()}
+        flat |= {f"{key} of score": by_label[name]["value"] for key, by_label in report["combined_score"].items()}
+        for key, value in flat.items():
+            by_metric.setdefault(key, {"metric": key})[name] = _number(value)
+    lines += _table(list(by_metric.values()))
     for name, values in report["slices"].items():
         lines += ["", f"by {name}"]
         slice_rows = []
