@@ -21,10 +21,12 @@ from tqdm import tqdm
 from mmoe_ranker import metrics
 from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.config import Config, RegressionObjective
+from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.config_matching import check_built_with
 from mmoe_ranker.dataset import labels_of, parsed_dataset, split_parts
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.model import Ranker
-from mmoe_ranker.workdir import Workdir
+from mmoe_ranker.workdir import CONFIG, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,9 @@ def evaluate_workdir(workdir_path: Path, examples: Path, split: str) -> dict[str
     """
     split_parts(examples, split)
     workdir = Workdir.open(workdir_path)
-    ranker, config = workdir.load_ranker(), workdir.config
+    config = workdir.config
+    check_built_with(config, load_config(examples / CONFIG), examples)
+    ranker = workdir.load_ranker()
     report = evaluate(predict(ranker, examples, split, config), config)
     return {"split": split} | report | {"learned_bias": learned_bias(ranker, config)}
 

@@ -72,17 +72,26 @@ class Statistics:
           InputError: a file is missing, or a vocabulary has another length than was recorded.
         """
         try:
-            document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            vocabularies = {
-                # Bytes, because text mode would take a value of "\\r" for the end of a line.
-                name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_bytes().decode("utf-8").split("\n")[:-1])
-                for name in document["vocabularies"]
-            }
+            return cls._read(folder)
         except FileNotFoundError as error:
             raise InputError(
                 f"The folder must hold {_FILE} and {_VOCABULARIES}/, as `mmoe-ranker examples` writes them. "
                 f"Received: {str(folder)!r} without {error.filename!r}."
             ) from None
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"The file {_FILE} in {str(folder)!r} must be as this version's `mmoe-ranker examples` writes it: "
+                f"build the examples again. Received: {type(error).__name__} {error}."
+            ) from None
+
+    @classmethod
+    def _read(cls, folder: Path) -> Statistics:
+        document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        vocabularies = {
+            # Bytes, because text mode would take a value of "\\r" for the end of a line.
+            name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_bytes().decode("utf-8").split("\n")[:-1])
+            for name in document["vocabularies"]
+        }
         for name, length in document["vocabularies"].items():
             if len(vocabularies[name]) != length:
                 raise InputError(

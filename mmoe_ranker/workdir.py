@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config
+from mmoe_ranker.config_matching import check_built_with
 from mmoe_ranker.dataset import missing_features, serialized_examples
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
@@ -60,6 +61,7 @@ class Workdir:
             return workdir
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"The workdir must be a new or empty folder. Received: {str(path)!r}.")
+        check_built_with(config, load_config(examples / CONFIG), examples)
         statistics = Statistics.load(examples)
         beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
         beside.mkdir(parents=True)

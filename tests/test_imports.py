@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What each part may import of ours; `layers` stands for the whole folder, as `metrics` and `simulation` do.
 _LEAVES = {"errors"}
-_CONFIG = _LEAVES | {"config", "config_checks", "config_loading"}
+_CONFIG = _LEAVES | {"config", "config_checks", "config_loading", "config_matching"}
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
 _MODEL = _DATA | {"layers", "features", "objectives", "dataset", "model"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
@@ -24,6 +24,7 @@ ALLOWED = {
     "config": _CONFIG,
     "config_checks": _CONFIG,
     "config_loading": _CONFIG,
+    "config_matching": _CONFIG,
     "simulation": _LEAVES,
     "statistics": _LEAVES,
     "examples": _CONFIG,

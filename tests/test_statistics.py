@@ -31,6 +31,13 @@ def test_missing_files_are_named(statistics: Statistics, tmp_path: Path) -> None
         Statistics.load(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"num_examples": 1, "numeric": {"a": {}}, "labels": {}}'])
+def test_a_file_of_another_version_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "statistics.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"build the examples again\. Received: "):
+        Statistics.load(tmp_path)
+
+
 def test_cut_vocabulary_is_refused(statistics: Statistics, tmp_path: Path) -> None:
     statistics.save(tmp_path)
     (tmp_path / "vocabularies" / "device.txt").write_text("phone\n", encoding="utf-8")

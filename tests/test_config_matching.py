@@ -1,0 +1,58 @@
+"""What a training config may change of the one that the examples were built with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import parse_config
+from mmoe_ranker.config_matching import check_built_with
+from mmoe_ranker.errors import InputError
+from tests.configs import small_config
+
+EXAMPLES = Path("examples")
+
+
+def _changed(section: str, entry_name: str, changes: dict[str, Any]) -> Config:
+    raw = small_config()
+    next(entry for entry in raw[section] if entry["name"] == entry_name).update(changes)
+    return parse_config(raw)
+
+
+def test_widths_weights_and_omissions_are_free(config: Config) -> None:
+    check_built_with(config, config, EXAMPLES)
+    check_built_with(_changed("features", "video_id", {"dim": 3, "oov_buckets": 9}), config, EXAMPLES)
+    check_built_with(_changed("features", "user_id", {"buckets": 7}), config, EXAMPLES)
+    check_built_with(_changed("objectives", "like", {"loss_weight": 3.0, "family": "engagement"}), config, EXAMPLES)
+    fewer = small_config()
+    fewer["features"] = [entry for entry in fewer["features"] if entry["name"] != "content"]
+    check_built_with(parse_config(fewer), config, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "changes", "message"),
+    [
+        ("features", "video_id", {"min_count": 3}, "`features.video_id.min_count` must be 2, .* Received: 3."),
+        ("features", "duration", {"quantiles": 9}, "`features.duration.quantiles` must be 3, .* Received: 9."),
+        ("features", "duration", {"transform": "none"}, "`features.duration.transform` must be 'log1p', .*'none'."),
+        ("features", "watch_history", {"max_length": 6}, "`features.watch_history.max_length` must be 5, .* 6."),
+        ("features", "position", {"size": 30}, "`features.position.size` must be 20, .* Received: 30."),
+        ("features", "content", {"name": "topics"}, "`features.topics` must be one of user_id, .* Received: topics."),
+        ("objectives", "like", {"event": "love"}, "`objectives.like.event` must be 'like', .* Received: 'love'."),
+        ("objectives", "watch_time", {"given": None}, "`objectives.watch_time.given` must be 'click', .*: None."),
+    ],
+)
+def test_what_was_built_otherwise_is_refused(
+    config: Config, section: str, name: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check_built_with(_changed(section, name, changes), config, EXAMPLES)
+
+
+def test_another_item_key_is_refused(config: Config) -> None:
+    other = parse_config(small_config() | {"item_key": "clip_id"})
+    with pytest.raises(InputError, match=r"`item_key` must be video_id, .* Received: clip_id\."):
+        check_built_with(other, config, EXAMPLES)
