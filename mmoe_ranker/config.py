@@ -235,7 +235,7 @@ class Training(_Frozen):
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 1024
     shuffle_window: PositiveInt = 50_000
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     checkpoint_steps: PositiveInt = 500
     embedding_optimizer: Optimizer = Optimizer(name="adagrad", learning_rate=0.05)
     optimizer: Optimizer = Optimizer(name="adam", learning_rate=0.001)

@@ -6,12 +6,10 @@ Reads like its own table of contents: `train`.
 from __future__ import annotations
 
 import math
-import random
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -76,9 +74,7 @@ def train(config: Config, examples: Path, workdir_path: Path) -> dict[str, Any]:
 
 def set_seeds(seed: int) -> None:
     """Seeds Python, numpy and TensorFlow, so that a training is the same whenever it is repeated."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    tf.random.set_seed(seed)
+    tf.keras.utils.set_random_seed(seed)
     # Dropout with a generator of its own, whose state checkpoints keep.
     tf.keras.backend.experimental.enable_tf_random_generator()
 
