@@ -119,6 +119,9 @@ def _sentence_for_system_error(error: BaseException) -> tuple[str, int] | None:
         # TensorFlow's file system says it in words.
         if no_space or "No space left on device" in str(cause):
             return f"The disk is full; nothing was published. Received: {cause}.", 1
+        # By name, because TensorFlow is not imported here.
+        if type(cause).__name__ == "DataLossError":
+            return f"A file is damaged; make it again. Received: {' '.join(str(cause).split())[:300]}.", 2
         if isinstance(cause, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)):
             return f"A file or folder must be there and allow this use. Received: {cause}.", 2
     return None
@@ -143,7 +146,7 @@ _set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VAL
 @click.option("--out", type=_FOLDER, required=True, help="Folder for the logs; must not exist.")
 @click.option("--requests", type=click.IntRange(min=1), default=20_000, show_default=True, help="Ranked lists to log.")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--alignment", type=float, default=None, help="How far the logging ranker follows relevance, 0 to 1.")
+@click.option("--alignment", type=float, default=None, help="How far the logging ranker follows relevance, from 0.")
 @click.option("--agenda", type=float, default=None, help="Strength of the logging ranker's own agenda, 0 for none.")
 def simulate(out: Path, requests: int, seed: int, alignment: float | None, agenda: float | None) -> None:
     """Write the logs of a simulated world, and its truth in a folder apart."""
@@ -214,6 +217,8 @@ def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | N
     _load_tensorflow()
     from mmoe_ranker.evaluation import evaluate_workdir, format_report
 
+    if json_path is not None and not json_path.parent.is_dir():
+        raise InputError(f"The folder of `--json` must exist. Received: {str(json_path)!r}.")
     report = evaluate_workdir(workdir, examples_path, split)
     if json_path is not None:
         beside = json_path.with_name(f".{json_path.name}.tmp")

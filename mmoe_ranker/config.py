@@ -35,6 +35,7 @@ RESERVED_NAMES: tuple[str, ...] = (
     "timestamp_micros",
     "combined_score",
     "ranking",
+    "gates",
     "score",
     "score_weights",
     "event",
@@ -69,6 +70,13 @@ class _Categories(_Frozen):
     def is_integer(self) -> bool:
         """Whether values are integers from 0 to `size` rather than strings."""
         return self.size is not None
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _distinct_values(cls, value: object) -> object:
+        if isinstance(value, tuple) and (not value or len(set(value)) != len(value) or "" in value):
+            raise ValueError(f"must hold at least one value, each once, none empty||{list(value)}")
+        return value
 
     def _chosen(self) -> list[str]:
         return [key for key in ("vocabulary", "buckets", "size") if getattr(self, key) is not None]
@@ -126,8 +134,8 @@ class SequenceFeature(_Feature, _Categories):
         chosen = self._chosen() + (["embedding"] if self.embedding else [])
         if len(chosen) != 1:
             raise ValueError(f"needs exactly one of `embedding`, `vocabulary`, `buckets`, `size`||{chosen}")
-        if self.embedding and self.dim is not None:
-            raise ValueError(f"takes no `dim` of its own where `embedding` names a table||{self.dim}")
+        if self.embedding and (self.dim is not None or self.min_count != 1 or self.oov_buckets != 1):
+            raise ValueError("takes no `dim`, `min_count` or `oov_buckets` where `embedding` names a table||its own")
         return self
 
 
@@ -266,7 +274,7 @@ class CombinedScore(_Frozen):
 
 
 class Split(_Frozen):
-    """Chronological split: shares of the requests in time order, or the times at which each part starts."""
+    """Chronological split: by the times at which parts start, where given; else by shares of the requests."""
 
     validation: Fraction = 0.1
     test: Fraction = 0.1

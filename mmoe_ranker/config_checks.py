@@ -52,8 +52,8 @@ def _check_names(config: Config) -> None:
             path = f"{section}.{position}.name"
             if entry.name in seen:
                 _refuse(path, "must be a name not used before by a feature or an objective", entry.name)
-            if entry.name in RESERVED_NAMES or entry.name.endswith("_label"):
-                _refuse(path, f"must not be one of {_listed(RESERVED_NAMES)}, nor end in _label", entry.name)
+            if entry.name in RESERVED_NAMES or entry.name.endswith(("_label", "_logit")):
+                _refuse(path, f"must not be one of {_listed(RESERVED_NAMES)}, nor end in _label or _logit", entry.name)
             seen.add(entry.name)
     if not config.served_features:
         _refuse("features", "must have at least one feature of side context or candidate", "none")
@@ -102,6 +102,14 @@ def _check_bias(config: Config) -> None:
             _one_of(f"model.bias.cross.{position}.{place}", bias.features, name, "one of `model.bias.features`")
         if len(set(cross)) != len(cross):
             _refuse(f"model.bias.cross.{position}", "must name each feature once", list(cross))
+        if set(cross) in [set(earlier) for earlier in bias.cross[:position]]:
+            _refuse(f"model.bias.cross.{position}", "must be another cross than those before it", list(cross))
+    unserved = {feature.name for feature in config.side("bias")} & set(bias.features)
+    if unserved and bias.dropout == 0:
+        rule = (
+            f"must be above 0, so that the missing value of {_listed(sorted(unserved))} is trained, which serving uses"
+        )
+        _refuse("model.bias.dropout", rule, bias.dropout)
     for position, name in enumerate(bias.objectives):
         _one_of(f"model.bias.objectives.{position}", config.objective_names, name, "an objective")
     for path, names in (("features", bias.features), ("objectives", bias.objectives)):

@@ -43,7 +43,7 @@ def load_config(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     text, where = _read(source)
     try:
         raw = yaml.load(text, _OneValueAKey)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"The config {where} must be a YAML mapping. Received: {problem}.") from None
     if not isinstance(raw, dict):
@@ -91,14 +91,16 @@ class _OneValueAKey(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, each key once."""
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            # A merge may stand beside others; what is no scalar is no key of ours, and refused further on.
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice in one mapping", key_node.start_mark
+                    None, None, f"the key {key_node.value!r} stands twice in one mapping", key_node.start_mark
                 )
-            seen.add(key)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 

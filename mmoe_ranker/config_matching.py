@@ -14,7 +14,7 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 
 # Keys of a feature or an objective that say what stands in the examples and their statistics.
-_OF_FEATURES = ("kind", "side", "vocabulary", "min_count", "size", "transform", "quantiles", "max_length")
+_OF_FEATURES = ("kind", "side", "vocabulary", "min_count", "size", "transform", "quantiles", "max_length", "embedding")
 _OF_OBJECTIVES = ("kind", "event", "given", "transform", "without_event")
 
 
@@ -31,6 +31,8 @@ def check_built_with(config: Config, built_with: Config, examples: Path) -> None
     """
     if config.item_key != built_with.item_key:
         _refuse("item_key", built_with.item_key, config.item_key, examples)
+    if config.split != built_with.split:
+        _refuse("split", built_with.split, config.split, examples)
     for section, keys in (("features", _OF_FEATURES), ("objectives", _OF_OBJECTIVES)):
         there = {entry.name: entry for entry in getattr(built_with, section)}
         for entry in getattr(config, section):

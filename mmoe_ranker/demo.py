@@ -26,17 +26,18 @@ def run_demo(out: Path, data: Path | None, requests: int, seed: int) -> None:
     """Runs all commands and prints the evaluation table and a ranked list.
 
     Args:
-      out: folder for everything made; must not exist.
+      out: folder for everything made, new or empty.
       data: folder of a public data set, or None to simulate.
       requests: simulated ranked lists.
       seed: of the simulation and the training.
 
     Raises:
-      InputError: `out` exists already, or a command refuses its input.
+      InputError: `out` holds something.
+      SystemExit: a command failed, with its exit status; it has said why.
     """
-    if out.exists():
-        raise InputError(f"`--out` must be a new folder. Received: {str(out)!r}, which exists.")
-    out.mkdir(parents=True)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"`--out` must be a new or empty folder. Received: {str(out)!r}, which holds something.")
+    out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     logs, examples, workdir, models = out / "logs", out / "examples", out / "workdir", out / "models"
     if data is None:
@@ -105,9 +106,9 @@ def _run(step: int, arguments: list[Any]) -> str:
     click.echo(f"[{step}/{_STEPS}] mmoe-ranker {' '.join(map(str, arguments))}")
     started = time.perf_counter()
     done = subprocess.run(_command(arguments), stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 2:
-        raise InputError(f"The demo stopped at `{arguments[0]}`, for the reason above. Received: exit status 2.")
-    done.check_returncode()
+    if done.returncode != 0:
+        click.echo(f"The demo stopped at `{arguments[0]}`, for the reason above.", err=True)
+        sys.exit(done.returncode)
     click.echo(f"      {time.perf_counter() - started:.0f} s")
     return done.stdout
 
@@ -120,7 +121,8 @@ def _serve_and_rank(models: Path, request: Path) -> str:
             assert server.stdout is not None
             line = server.stdout.readline()
             if not line:
-                raise InputError(f"The demo stopped at `serve`. Received: exit status {server.wait()}.")
+                click.echo("The demo stopped at `serve`, for the reason above.", err=True)
+                sys.exit(server.wait())
             target = line.split()[-1].rstrip(".")
             return _run(7, ["rank", "--target", target, "--request", request])
         finally:

@@ -106,9 +106,7 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
         "objectives": _objective_reports(predictions, config, everything, grouped=True),
         "combined_score": {
             f"ndcg@{config.evaluation.ndcg_k}": {
-                name: _grouped(
-                    metrics.ndcg(labels, combined, predictions.columns[REQUEST_ID], config.evaluation.ndcg_k)
-                )
+                name: _ndcg(labels, combined, predictions.columns[REQUEST_ID], config.evaluation.ndcg_k)
                 for name, labels in predictions.labels.items()
             }
         },
@@ -203,17 +201,30 @@ def _grouped_report(
     config: Config,
 ) -> dict[str, Any]:
     requests, k = columns[REQUEST_ID], config.evaluation.ndcg_k
-    report: dict[str, Any] = {f"ndcg@{k}": _grouped(metrics.ndcg(labels, predicted, requests, k))}
+    report: dict[str, Any] = {f"ndcg@{k}": _ndcg(labels, predicted, requests, k)}
     if isinstance(objective, RegressionObjective):
         return report
     groups = (REQUEST_ID, *config.evaluation.group_by)
     report["mrr"] = _grouped(metrics.mrr(labels, predicted, requests))
-    report["group_auc"] = {name: _grouped(metrics.group_auc(labels, predicted, columns[name])) for name in groups}
+    within = [feature.name for feature in config.side("bias")]
+    # Impressions of which the group is not known make no group.
+    known = {name: _is_known(columns[name]) for name in (*groups, *within)}
+    report["group_auc"] = {
+        name: _grouped(metrics.group_auc(labels[known[name]], predicted[known[name]], columns[name][known[name]]))
+        for name in groups
+    }
     report["auc_within"] = {
-        feature.name: _grouped(metrics.auc_within(labels, predicted, columns[feature.name]))
-        for feature in config.side("bias")
+        name: _grouped(metrics.auc_within(labels[known[name]], predicted[known[name]], columns[name][known[name]]))
+        for name in within
     }
     return report
+
+
+def _ndcg(labels: NDArray[Any], scores: NDArray[Any], requests: NDArray[Any], k: int) -> dict[str, Any]:
+    """NDCG; undefined for an objective with negative labels, which are no gains."""
+    if np.nanmin(labels, initial=0.0) < 0:
+        return {"value": None, "groups_counted": 0, "groups_total": len(np.unique(requests))}
+    return _grouped(metrics.ndcg(labels, scores, requests, k))
 
 
 def _grouped(metric: metrics.GroupedMetric) -> dict[str, Any]:
@@ -221,8 +232,14 @@ def _grouped(metric: metrics.GroupedMetric) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
-    return "(missing)" if text in ("", "-1") else text
+    if value in (b"", -1):
+        return "(missing)"
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _is_known(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """[N], where a categorical column as it stands in the examples holds a value."""
+    return values != (-1 if np.issubdtype(values.dtype, np.integer) else b"")
 
 
 def _without_nan(node: Any) -> Any:

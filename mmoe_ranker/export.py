@@ -6,8 +6,8 @@ polls the folder never sees half of one.
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,8 +55,9 @@ def export(workdir_path: Path, models: Path) -> Path:
         raise InputError(f"The folder of models must be a folder. Received: {str(models)!r}.")
     models.mkdir(parents=True, exist_ok=True)
     # Not a number, so that no server takes it for a version.
-    beside = models / f".export-{os.getpid()}"
+    beside = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
     try:
+        beside.chmod(0o755)
         module = ServingModule(ranker, config)
         tf.saved_model.save(module, str(beside), signatures=module.signatures())
         check_export(beside, ranker, config, sample)
@@ -105,7 +106,8 @@ def check_export(folder: Path, ranker: Ranker, config: Config, sample: list[byte
     for name, values in loaded.signatures["serving_default"](**tiled).items():
         _compare(f"{name} of rank", ranked[name].numpy(), values.numpy())
     order = ranked["ranking"].numpy()
-    if (np.diff(ranked[COMBINED_SCORE].numpy()[order]) > TOLERANCE).any():
+    scores = ranked[COMBINED_SCORE].numpy()[order]
+    if (np.diff(scores) > TOLERANCE * np.maximum(1.0, np.abs(scores[1:]))).any():
         raise InputError(f"`ranking` must order candidates by combined score, best first. Received: {order.tolist()}.")
 
 

@@ -96,7 +96,7 @@ class FeatureEncoder(tf.keras.layers.Layer):
       **kwargs: for the base layer.
 
     Input shape: a dict as `FeatureRows` returns it.
-    Output shape: per side, [B, D_s] in config order; None for a side without features.
+    Output shape: [B, D], the context's features in config order, then the candidate's.
     """
 
     def __init__(self, config: Config, statistics: Statistics, rows: FeatureRows, **kwargs: Any) -> None:

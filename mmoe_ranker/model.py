@@ -34,7 +34,7 @@ class Ranker(tfrs.Model):
     Example:
       >>> ranker = Ranker(config, statistics)
       >>> ranker.compile(optimizer=composite_optimizer(ranker, config.training))
-      >>> ranker.fit(train_dataset(folder, config, ranker.feature_rows))
+      >>> ranker.fit(training_dataset(folder, config, ranker.feature_rows))
 
     Args:
       config: features, objectives and model.

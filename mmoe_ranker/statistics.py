@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmoe_ranker.errors import InputError
 
-_FILE = "statistics.json"
+STATISTICS = "statistics.json"
 _VOCABULARIES = "vocabularies"
 
 
@@ -62,7 +62,7 @@ class Statistics:
             "labels": {name: dataclasses.asdict(moments) for name, moments in self.labels.items()},
             "vocabularies": {name: len(values) for name, values in self.vocabularies.items()},
         }
-        (folder / _FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        (folder / STATISTICS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Statistics:
@@ -75,18 +75,18 @@ class Statistics:
             return cls._read(folder)
         except FileNotFoundError as error:
             raise InputError(
-                f"The folder must hold {_FILE} and {_VOCABULARIES}/, as `mmoe-ranker examples` writes them. "
+                f"The folder must hold {STATISTICS} and {_VOCABULARIES}/, as `mmoe-ranker examples` writes them. "
                 f"Received: {str(folder)!r} without {error.filename!r}."
             ) from None
         except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(
-                f"The file {_FILE} in {str(folder)!r} must be as this version's `mmoe-ranker examples` writes it: "
+                f"The file {STATISTICS} in {str(folder)!r} must be as this version's `mmoe-ranker examples` writes it: "
                 f"build the examples again. Received: {type(error).__name__} {error}."
             ) from None
 
     @classmethod
     def _read(cls, folder: Path) -> Statistics:
-        document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
         vocabularies = {
             # Bytes, because text mode would take a value of "\\r" for the end of a line.
             name: tuple((folder / _VOCABULARIES / f"{name}.txt").read_bytes().decode("utf-8").split("\n")[:-1])
@@ -95,8 +95,8 @@ class Statistics:
         for name, length in document["vocabularies"].items():
             if len(vocabularies[name]) != length:
                 raise InputError(
-                    f"The vocabulary of `{name}` in {str(folder)!r} must have the {length} values {_FILE} records. "
-                    f"Received: {len(vocabularies[name])}."
+                    f"The vocabulary of `{name}` in {str(folder)!r} must have the {length} values that "
+                    f"{STATISTICS} records. Received: {len(vocabularies[name])}."
                 )
         return cls(
             num_examples=document["num_examples"],

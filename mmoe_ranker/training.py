@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.dataset import split_parts, training_dataset
+from mmoe_ranker.dataset import training_dataset
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.optimizers import composite_optimizer
@@ -40,7 +40,6 @@ def train(config: Config, examples: Path, workdir_path: Path) -> dict[str, Any]:
     Raises:
       InputError: examples or workdir are not what they should be, or the loss is not finite.
     """
-    split_parts(examples, "train")
     workdir = Workdir.create(workdir_path, config, examples)
     if workdir.result is not None:
         return workdir.result

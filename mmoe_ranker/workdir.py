@@ -3,15 +3,17 @@
 config.yaml  statistics.json  vocabularies/      what the model is built from
 checkpoints/                                     weights, optimiser slots, position in the data
 sample.tfrecord                                  a few examples: warm-up requests and the check at export
+examples.sha256                                  which examples it trains on
 training.json                                    written last: steps, epochs, losses
 logs/                                            TensorBoard
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ import tensorflow as tf
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config
 from mmoe_ranker.config_matching import check_built_with
-from mmoe_ranker.dataset import missing_features, serialized_examples
+from mmoe_ranker.dataset import SUMMARY, missing_features, serialized_examples, split_parts
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
-from mmoe_ranker.statistics import Statistics
+from mmoe_ranker.statistics import STATISTICS, Statistics
 
 CONFIG = "config.yaml"
 SAMPLE = "sample.tfrecord"
+DIGEST = "examples.sha256"
 RESULT = "training.json"
 CHECKPOINTS = "checkpoints"
 
@@ -51,26 +54,29 @@ class Workdir:
           InputError: the folder holds a training of another config or other files, or the examples are incomplete.
         """
         workdir = cls(path)
-        text = dump_config(config)
-        if (path / CONFIG).is_file():
-            if (path / CONFIG).read_text(encoding="utf-8") != text:
-                raise InputError(
-                    "The workdir must be new, or hold a training of the very same config, which would go on: choose "
-                    f"another folder, or remove this one. Received: {str(path)!r}, of another config."
-                )
+        text, digest = dump_config(config), examples_digest(examples)
+        if (path / DIGEST).is_file():
+            for name, begun_with, what in ((CONFIG, text, "config"), (DIGEST, digest, "examples")):
+                if (path / name).read_text(encoding="utf-8") != begun_with:
+                    raise InputError(
+                        f"The workdir must be new, or hold a training of the very same {what}, which would go on: "
+                        f"choose another folder, or remove this one. Received: {str(path)!r}, of other {what}."
+                    )
             return workdir
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"The workdir must be a new or empty folder. Received: {str(path)!r}.")
         check_built_with(config, load_config(examples / CONFIG), examples)
         statistics = Statistics.load(examples)
-        beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
-        beside.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
+            beside.chmod(0o755)
             statistics.save(beside)
             with tf.io.TFRecordWriter(str(beside / SAMPLE)) as writer:
                 for record in serialized_examples(examples, "train").take(_SAMPLE_SIZE):
                     writer.write(record.numpy())
             (beside / CONFIG).write_text(text, encoding="utf-8")
+            (beside / DIGEST).write_text(digest, encoding="utf-8")
             beside.replace(path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -120,9 +126,29 @@ class Workdir:
         latest = tf.train.latest_checkpoint(str(self.path / CHECKPOINTS))
         if latest is None:
             raise InputError(f"The workdir must hold a checkpoint. Received: {str(self.path / CHECKPOINTS)!r}.")
-        tf.train.Checkpoint(ranker=ranker).restore(latest).expect_partial().assert_existing_objects_matched()
+        try:
+            tf.train.Checkpoint(ranker=ranker).restore(latest).expect_partial().assert_existing_objects_matched()
+        except (IndexError, AssertionError, tf.errors.OpError) as error:
+            problem = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"The checkpoint must be whole, as training left it: train again. Received: {latest!r}, {problem}."
+            ) from None
         return ranker
 
     def sample(self) -> list[bytes]:
         """A few serialized examples of the training split."""
         return [record.numpy() for record in tf.data.TFRecordDataset(str(self.path / SAMPLE))]
+
+
+def examples_digest(examples: Path) -> str:
+    """Tells one folder of examples from another: a hash of its summary, its statistics and the sizes of its parts.
+
+    Raises:
+      InputError: the folder is not complete.
+    """
+    parts = [Path(part) for part in split_parts(examples, "train")]
+    digest = hashlib.sha256()
+    for file in (examples / SUMMARY, examples / STATISTICS):
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    digest.update(repr([(part.name, part.stat().st_size) for part in parts]).encode())
+    return digest.hexdigest()

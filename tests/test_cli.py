@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -193,7 +194,23 @@ def test_the_demo_runs_every_step(tmp_path: Path) -> None:
     ranking = json.loads((tmp_path / "demo" / "ranking.json").read_text())["ranking"]
     assert len(ranking) == 10
     assert f"  1.  video_id {ranking[0]['video_id']}" in done.stdout
-    assert "exists" in refusal(run("demo", "--out", tmp_path / "demo"))
+    assert "holds something" in refusal(run("demo", "--out", tmp_path / "demo"))
+
+
+def test_the_demo_ends_with_the_sentence_of_the_command_that_failed(tmp_path: Path) -> None:
+    done = run("demo", "--out", tmp_path / "demo", "--data", tmp_path)
+    assert done.returncode == 2
+    first, last = done.stderr.strip().splitlines()
+    assert first.startswith("mmoe-ranker: The raw folder")
+    assert last == "The demo stopped at `convert`, for the reason above."
+
+
+def test_damaged_examples_are_said_in_a_sentence(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    shutil.copytree(tiny_world.examples, tmp_path / "examples")
+    (part,) = (tmp_path / "examples" / "test").iterdir()
+    part.write_bytes(part.read_bytes()[:2000])
+    message = refusal(run("evaluate", "--workdir", tiny_world.workdir, "--examples", tmp_path / "examples"))
+    assert message.startswith("A file is damaged; make it again. Received: ")
 
 
 @pytest.fixture

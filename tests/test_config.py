@@ -80,7 +80,7 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
         ),
         ("features.user_id.min_count=4", "`features.0`", "only with `vocabulary`", "buckets"),
         ("features.duration.quantiles=null", "`features.4`", "takes `dim` only with `quantiles`", "2"),
-        ("features.watch_history.dim=4", "`features.2`", "takes no `dim`", "4"),
+        ("features.watch_history.dim=4", "`features.2`", "takes no `dim`", "its own"),
         ("features.watch_history.buckets=4", "`features.2`", "exactly one of `embedding`", "['buckets', 'embedding']"),
         (
             "features.watch_history.embedding=video",
@@ -101,6 +101,17 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
             "each feature once",
             "['position', 'position']",
         ),
+        (
+            "model.bias.cross=[[position, device], [device, position]]",
+            "`model.bias.cross.1`",
+            "another cross than those before it",
+            "['device', 'position']",
+        ),
+        ("model.bias.dropout=0.0", "`model.bias.dropout`", "above 0", "0.0"),
+        ("features.device.vocabulary=[tv, tv]", "`features.1.vocabulary`", "each once", "['tv', 'tv']"),
+        ("features.device.vocabulary=[]", "`features.1.vocabulary`", "at least one value", "[]"),
+        ("objectives.0.name=gates", "`objectives.0.name`", "must not be one of request_id", "'gates'"),
+        ("objectives.0.name=a_logit", "`objectives.0.name`", "nor end in _label or _logit", "'a_logit'"),
         ("model.bias.objectives=[clik]", "`model.bias.objectives.0`", "allowed: click, watch_time", "'clik'"),
         ("model.bias.objectives=[click, click]", "`model.bias.objectives`", "name each once", "['click', 'click']"),
         ("model.bias.dropout=1.0", "`model.bias.dropout`", "less than 1", "1.0"),
@@ -174,6 +185,17 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("name: a\ntraining: {epochs: 1, epochs: 2}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"key 'epochs' stands twice in one mapping.*line 2, column 23"):
         load_config(path)
+
+
+def test_yaml_merges_and_odd_keys(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = yaml.safe_dump(small_config()) + "evaluation: {<<: {ndcg_k: 7}, slices: [device]}\n"
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path).evaluation.ndcg_k == 7
+    for odd in ("? [a, b]\n: 1\n", "? {a: 1}\n: 1\n", "[" * 3000):
+        path.write_text(odd, encoding="utf-8")
+        with pytest.raises(InputError, match="must be a YAML mapping"):
+            load_config(path)
 
 
 def test_missing_file_names_the_presets(tmp_path: Path) -> None:

@@ -95,6 +95,25 @@ def test_combined_score_uses_the_weights_of_the_config(config: Config) -> None:
     assert metric["groups_counted"] == len(gains)
 
 
+def test_unknown_groups_are_no_group_and_minus_one_is_an_id(config: Config) -> None:
+    data = _predictions()
+    data.columns["device"][:5] = b"-1"
+    data.columns["position"][0] = -1
+    report = evaluate(data, config)
+    assert report["slices"]["device"]["-1"]["click"]["impressions"] == 5
+    assert report["slices"]["device"]["(missing)"]["click"]["impressions"] == (data.columns["device"] == b"").sum()
+    assert report["slices"]["position"]["(missing)"]["click"]["impressions"] == 1
+    assert report["objectives"]["click"]["auc_within"]["position"]["groups_total"] == 10
+
+
+def test_negative_labels_have_no_ndcg(config: Config) -> None:
+    data = _predictions()
+    data.labels["watch_time"][0] = -3.0
+    report = evaluate(data, config)
+    assert report["objectives"]["watch_time"]["ndcg@10"]["value"] is None
+    assert report["objectives"]["watch_time"]["rmse"] > 0
+
+
 def test_what_is_not_defined_is_null_and_printed_as_a_dash(config: Config) -> None:
     report = evaluate(_predictions(), config)
     assert report["objectives"]["like"]["auc"] is None

@@ -41,5 +41,5 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path, text: str) -> None
 def test_cut_vocabulary_is_refused(statistics: Statistics, tmp_path: Path) -> None:
     statistics.save(tmp_path)
     (tmp_path / "vocabularies" / "device.txt").write_text("phone\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"must have the 3 values statistics.json records\. Received: 1\.$"):
+    with pytest.raises(InputError, match=r"must have the 3 values that statistics.json records\. Received: 1\.$"):
         Statistics.load(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,8 +85,15 @@ def test_killed_at_any_moment_it_ends_at_the_same_model(tiny_world: TinyWorld, t
 
 def test_a_workdir_of_another_config_is_refused(tiny_world: TinyWorld, tmp_path: Path) -> None:
     other = tiny_world.config.model_copy(update={"name": "other"})
-    with pytest.raises(InputError, match=r"of the very same config.*Received: '.*', of another config\.$"):
+    with pytest.raises(InputError, match=r"of the very same config.*Received: '.*', of other config\.$"):
         train(other, tiny_world.examples, tiny_world.workdir)
+    copy = tmp_path / "examples"
+    shutil.copytree(tiny_world.examples, copy)
+    (copy / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"of the very same examples.*Received: '.*', of other examples\.$"):
+        train(tiny_world.config, copy, tiny_world.workdir)
+    with pytest.raises(InputError, match="must be a new or empty folder"):
+        train(tiny_world.config, tiny_world.examples, tiny_world.examples)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"must be a new or empty folder\. Received: '"):
         train(tiny_world.config, tiny_world.examples, tmp_path)
@@ -105,6 +113,14 @@ def test_a_loss_that_is_not_finite_stops(tiny_world: TinyWorld, tmp_path: Path) 
     with pytest.raises(InputError, match=r"loss must stay finite.*Received: (nan|inf) at step \d+ of the pass\.$"):
         train(config, tiny_world.examples, tmp_path / "workdir")
     assert not (tmp_path / "workdir" / RESULT).exists()
+
+
+def test_a_damaged_checkpoint_is_said(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    shutil.copytree(tiny_world.workdir, tmp_path / "workdir")
+    for file in (tmp_path / "workdir" / CHECKPOINTS).glob("*.data-*"):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"checkpoint must be whole.*Received: "):
+        Workdir.open(tmp_path / "workdir").load_ranker()
 
 
 def test_an_unfinished_workdir_is_not_opened(tmp_path: Path) -> None:
