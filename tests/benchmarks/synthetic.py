@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import parse_config
+from mmoe_ranker.config_loading import dump_config, parse_config
 from mmoe_ranker.example_encoding import encode_examples
 from mmoe_ranker.examples import example_layout, label_name
 from mmoe_ranker.statistics import LabelStatistics, NumericStatistics, Statistics
@@ -102,6 +102,7 @@ def write_examples(folder: Path, config: Config, count: int, seed: int = 1) -> N
         )
         (folder / "train" / f"part-{part:05d}-of-{num_parts:05d}.tfrecord.gz").write_bytes(content)
     synthetic_statistics(config, count).save(folder)
+    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps({"splits": {"train": {"examples": count}}}), encoding="utf-8")
 
 
