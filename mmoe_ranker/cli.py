@@ -203,7 +203,11 @@ def train(config_path: str, examples_path: Path, workdir: Path, overrides: tuple
     _load_tensorflow()
     from mmoe_ranker.training import train as train_ranker
 
+    done_before = (workdir / "training.json").is_file()
     result = train_ranker(config, examples_path, workdir)
+    if done_before:
+        click.echo(f"Nothing to do: {workdir} holds this training, of {result['steps']:,} steps, finished.")
+        return
     click.echo(f"Trained {result['steps']:,} steps ({result['examples_per_second']:,.0f} examples/s) in {workdir}.")
 
 

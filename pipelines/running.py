@@ -98,7 +98,7 @@ def run_and_wait(pipeline: beam.Pipeline) -> None:
     with _quiet("apache_beam", "root"):
         try:
             pipeline.run().wait_until_finish()
-        except Exception as error:
+        except Exception as error:  # each runner wraps a step's error in a type of its own; raised again either way
             _raise_meaning(error)
             raise
 

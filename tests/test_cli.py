@@ -79,6 +79,10 @@ def test_the_main_job_by_its_commands(tmp_path: Path) -> None:
     done = run(*train)
     assert done.returncode == 0, done.stderr
     assert "Trained 13 steps" in done.stdout
+    again = run(*train)
+    assert again.returncode == 0
+    assert "Nothing to do" in again.stdout
+    assert "of 13 steps, finished" in again.stdout
     done = run("evaluate", "--workdir", tmp_path / "w", "--examples", examples, "--json", tmp_path / "report.json")
     assert done.returncode == 0, done.stderr
     assert "by position" in done.stdout
