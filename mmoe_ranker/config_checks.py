@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mmoe_ranker.config_model import AdditiveTower, Adversarial, Anchored, NoBias
+
 if TYPE_CHECKING:
     from mmoe_ranker.config import Config
 
@@ -36,6 +38,7 @@ def check_references(config: Config) -> None:
     _check_features(config)
     _check_objectives(config)
     _check_bias(config)
+    _check_training(config)
     _check_combined_score(config)
     for key in ("group_by", "slices"):
         for position, name in enumerate(getattr(config.evaluation, key)):
@@ -66,13 +69,17 @@ def _check_features(config: Config) -> None:
     categorical = {feature.name: feature for feature in config.features if feature.kind == "categorical"}
     for position, feature in enumerate(config.features):
         path = f"features.{position}"
-        if feature.side == "bias" and feature.kind != "categorical":
-            _refuse(f"{path}.kind", f"must be categorical for `{feature.name}`, which is of side bias", feature.kind)
+        if feature.side == "bias" and feature.kind != "categorical" and feature.name != config.training.sample_weight:
+            rule = f"must be categorical for `{feature.name}`, which is of side bias and not `training.sample_weight`"
+            _refuse(f"{path}.kind", rule, feature.kind)
         if feature.kind == "sequence" and feature.embedding is not None:
             tables = [name for name, table in categorical.items() if table.side != "bias"]
             _one_of(
                 f"{path}.embedding", tables, feature.embedding, "a categorical feature of side context or candidate"
             )
+        if feature.kind == "sequence" and feature.pooling == "attention" and feature.embedding != config.item_key:
+            rule = f"must be {config.item_key!r}, the item key, where `pooling` is attention from the candidate"
+            _refuse(f"{path}.embedding", rule, feature.embedding)
 
 
 def _check_objectives(config: Config) -> None:
@@ -92,29 +99,65 @@ def _check_objectives(config: Config) -> None:
 
 def _check_bias(config: Config) -> None:
     bias = config.model.bias
-    if bias.kind == "none":
+    if isinstance(bias, NoBias):
         return
-    allowed = [f.name for f in config.features if f.kind == "categorical" and f.side in ("bias", "context")]
+    # A served feature is in the main tower anyway; only an additive tower can have a use for it as well.
+    sides = ("bias", "context") if isinstance(bias, AdditiveTower) else ("bias",)
+    allowed = [feature.name for feature in config.side(*sides) if feature.kind == "categorical"]
     for position, name in enumerate(bias.features):
-        _one_of(f"model.bias.features.{position}", allowed, name, "a categorical feature of side bias or context")
-    for position, cross in enumerate(bias.cross):
-        for place, name in enumerate(cross):
-            _one_of(f"model.bias.cross.{position}.{place}", bias.features, name, "one of `model.bias.features`")
-        if len(set(cross)) != len(cross):
-            _refuse(f"model.bias.cross.{position}", "must name each feature once", list(cross))
-        if set(cross) in [set(earlier) for earlier in bias.cross[:position]]:
-            _refuse(f"model.bias.cross.{position}", "must be another cross than those before it", list(cross))
-    unserved = {feature.name for feature in config.side("bias")} & set(bias.features)
-    if unserved and bias.dropout == 0:
-        rule = (
-            f"must be above 0, so that the missing value of {_listed(sorted(unserved))} is trained, which serving uses"
-        )
+        what = f"a categorical feature of side {' or '.join(sides)}"
+        _one_of(f"model.bias.features.{position}", allowed, name, what)
+        if getattr(config.feature(name), "hashes", 1) == 2:
+            _refuse(f"model.bias.features.{position}", "must be a feature with one row a value (`hashes: 1`)", name)
+    _each_once("model.bias.features", bias.features)
+    unserved = sorted({feature.name for feature in config.side("bias")} & set(bias.features))
+    if unserved and not isinstance(bias, Adversarial) and bias.dropout == 0:
+        rule = f"must be above 0, so that the missing value of {_listed(unserved)} is trained, which serving uses"
         _refuse("model.bias.dropout", rule, bias.dropout)
+    if isinstance(bias, AdditiveTower):
+        _check_tower(config, bias)
+    if isinstance(bias, Anchored):
+        _check_anchor(config, bias)
+
+
+def _check_tower(config: Config, bias: AdditiveTower) -> None:
+    for position, cross in enumerate(bias.cross):
+        path = f"model.bias.cross.{position}"
+        for place, name in enumerate(cross):
+            _one_of(f"{path}.{place}", bias.features, name, "one of `model.bias.features`")
+        _each_once(path, cross)
+        if set(cross) in [set(earlier) for earlier in bias.cross[:position]]:
+            _refuse(path, "must be another cross than those before it", list(cross))
     for position, name in enumerate(bias.objectives):
         _one_of(f"model.bias.objectives.{position}", config.objective_names, name, "an objective")
-    for path, names in (("features", bias.features), ("objectives", bias.objectives)):
-        if len(set(names)) != len(names):
-            _refuse(f"model.bias.{path}", "must name each once", list(names))
+    _each_once("model.bias.objectives", bias.objectives)
+
+
+def _check_anchor(config: Config, bias: Anchored) -> None:
+    if bias.random_order is not None:
+        flags = [f.name for f in config.side("bias") if f.kind == "categorical" and f.name not in bias.features]
+        what = "a categorical feature of side bias that is not among `model.bias.features`"
+        _one_of("model.bias.random_order", flags, bias.random_order, what)
+    elif config.item_key not in [feature.name for feature in config.features]:
+        rule = "must be given, or the item key be a feature, so that items at several positions are known"
+        _refuse("model.bias.random_order", rule, None)
+
+
+def _each_once(path: str, names: tuple[str, ...]) -> None:
+    if len(set(names)) != len(names):
+        _refuse(path, "must name each once", list(names))
+
+
+def _check_training(config: Config) -> None:
+    weight = config.training.sample_weight
+    if weight is not None:
+        allowed = [f.name for f in config.side("bias") if f.kind == "numeric"]
+        _one_of("training.sample_weight", allowed, weight, "a numeric feature of side bias")
+    if config.sampling is not None and config.sampling.correction == "export":
+        for position, objective in enumerate(config.objectives):
+            if objective.kind == "regression" and objective.without_event == "zero":
+                rule = "must be missing where `sampling.correction` is export, which cannot bring dropped zeros back"
+                _refuse(f"objectives.{position}.without_event", rule, objective.without_event)
 
 
 def _check_combined_score(config: Config) -> None:

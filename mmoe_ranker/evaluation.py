@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from mmoe_ranker import metrics
 from mmoe_ranker.combined_score import CombinedScore
-from mmoe_ranker.config import Config, RegressionObjective
+from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.config_matching import check_built_with
+from mmoe_ranker.config_objectives import RegressionObjective
 from mmoe_ranker.dataset import labels_of, parsed_dataset, split_parts
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.model import Ranker
@@ -137,9 +138,10 @@ def learned_bias(ranker: Ranker, config: Config) -> list[dict[str, Any]]:
       A row a combination: each feature's value (None where missing) and each biased objective's logit. Empty without
       a shallow tower, and for combinations of more than 10,000 values.
     """
-    if ranker.shallow_tower is None:
+    tower = ranker.bias.tower
+    if tower is None:
         return []
-    names = list(ranker.shallow_tower.num_rows)
+    names = list(tower.num_rows)
     values = {name: ranker.feature_rows.rows[name].values() for name in names}
     if math.prod(len(values[name]) for name in names) > _MAX_BIAS_ROWS:
         return []
@@ -148,18 +150,18 @@ def learned_bias(ranker: Ranker, config: Config) -> list[dict[str, Any]]:
         name: tf.constant([combination[index][0] for combination in combinations], tf.int32)
         for index, name in enumerate(names)
     }
-    logits = ranker.shallow_tower(rows, training=False).numpy()  # [combinations, K]
+    logits = tower(rows, training=False).numpy()  # [combinations, K]
     return [
         {name: value for name, (_, value) in zip(names, combination, strict=True)}
-        | {name: float(logit) for name, logit in zip(ranker.bias_objectives, row, strict=True)}
+        | {name: float(logit) for name, logit in zip(ranker.bias.objectives, row, strict=True)}
         for combination, row in zip(combinations, logits, strict=True)
     ]
 
 
 def slice_names(config: Config) -> list[str]:
     """The features whose values the report is sliced by, each once."""
-    bias = config.model.bias.features if config.model.bias.kind != "none" else ()
-    names = [*bias, *(feature.name for feature in config.side("bias")), *config.evaluation.slices]
+    of_bias = [feature.name for feature in config.side("bias") if feature.kind == "categorical"]
+    names = [*getattr(config.model.bias, "features", ()), *of_bias, *config.evaluation.slices]
     return list(dict.fromkeys(names))
 
 
@@ -206,7 +208,7 @@ def _grouped_report(
         return report
     groups = (REQUEST_ID, *config.evaluation.group_by)
     report["mrr"] = _grouped(metrics.mrr(labels, predicted, requests))
-    within = [feature.name for feature in config.side("bias")]
+    within = [feature.name for feature in config.side("bias") if feature.kind == "categorical"]
     # Impressions of which the group is not known make no group.
     known = {name: _is_known(columns[name]) for name in (*groups, *within)}
     report["group_auc"] = {

@@ -14,10 +14,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from mmoe_ranker.config import CategoricalFeature, Config, NumericFeature, SequenceFeature, VectorFeature
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_features import CategoricalFeature, NumericFeature, SequenceFeature, VectorFeature
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.layers import HashRows, IntegerRows, NumericInput, QuantileEmbedding, VocabularyRows, masked_mean
 from mmoe_ranker.statistics import Statistics
+
+# The width of an embedding whose feature names none.
+DEFAULT_DIM = 16
 
 
 class FeatureRows(tf.Module):
@@ -111,10 +115,10 @@ class FeatureEncoder(tf.keras.layers.Layer):
                 if feature.quantiles is not None:
                     edges = statistics.numeric[feature.name].quantiles
                     name = f"{feature.name}_quantiles"
-                    self.quantiles[feature.name] = QuantileEmbedding(edges, feature.dim or _DEFAULT_DIM, name=name)
+                    self.quantiles[feature.name] = QuantileEmbedding(edges, feature.dim or DEFAULT_DIM, name=name)
             elif not isinstance(feature, VectorFeature) and not getattr(feature, "embedding", None):
                 self.tables[feature.name] = tf.keras.layers.Embedding(
-                    rows.rows[feature.name].num_rows, feature.dim or _DEFAULT_DIM, name=f"{feature.name}_embedding"
+                    rows.rows[feature.name].num_rows, feature.dim or DEFAULT_DIM, name=f"{feature.name}_embedding"
                 )
 
     @property
@@ -146,10 +150,6 @@ class FeatureEncoder(tf.keras.layers.Layer):
             return values
         table = self.tables[getattr(feature, "embedding", None) or feature.name]
         return masked_mean(table(values), values > 0) if feature.kind == "sequence" else table(values)
-
-
-# The width of an embedding whose feature names none.
-_DEFAULT_DIM = 16
 
 
 def _numeric_input(feature: NumericFeature, statistics: Statistics) -> NumericInput:

@@ -1,13 +1,14 @@
-"""The ranker: wiring only. Features, shared hidden layers, experts and gates, a tower an objective, a shallow tower.
+"""The ranker: wiring only. Features, shared hidden layers, what objectives share, a tower an objective, the bias.
 
-Shapes: B impressions, T objectives in config order, E experts, K objectives that position biases.
+Shapes: B impressions, T objectives in config order, E experts, H units of the last shared hidden layer.
 
 Outputs of a call, for each objective k:
   `k`                   [B]  probability, or value in the label's own unit
   `k_logit`             [B]  what the loss sees: relevance plus bias
   `relevance_k_logit`   [B]  from the main tower
   `bias_k_logit`        [B]  from the shallow tower, for biased objectives ([1] where the whole request shares it)
-  `gates`               [B, T, E], with mixture of experts alone
+  `shared`              [B, H]  the shared hidden layer
+  `gates`               [B, T, E], where experts are mixed
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections.abc import Mapping
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmoe_ranker.config import Config, MMoE, ShallowTower
+from mmoe_ranker.config import Config
 from mmoe_ranker.features import FeatureEncoder, FeatureRows
-from mmoe_ranker.layers import MISSING, MixtureOfExperts, ParallelDense, dense_stack
-from mmoe_ranker.layers import ShallowTower as ShallowTowerLayer
+from mmoe_ranker.layers import ParallelDense, dense_stack
 from mmoe_ranker.objectives import ObjectiveHead, objective_heads
+from mmoe_ranker.selection_bias import selection_bias
+from mmoe_ranker.sharing import sharing_layer
 from mmoe_ranker.statistics import Statistics
 
 
@@ -53,17 +55,7 @@ class Ranker(tfrs.Model):
                 for depth in range(model.crosses.layers)
             ]
         self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
-        if isinstance(model.sharing, MMoE):
-            self.sharing: tf.keras.layers.Layer = MixtureOfExperts(
-                model.sharing.experts,
-                model.sharing.units,
-                num_objectives,
-                model.sharing.gate_dropout,
-                seed=config.training.seed,
-                name="experts",
-            )
-        else:
-            self.sharing = dense_stack(model.sharing.units, model.dropout, name="shared_bottom")
+        self.sharing = sharing_layer(model, num_objectives, config.training.seed)
         self.tower = [
             ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
             for depth, units in enumerate(model.tower)
@@ -72,34 +64,22 @@ class Ranker(tfrs.Model):
         self.tower_logit = ParallelDense(
             num_objectives, 1, bias_initial=[head.initial_logit for head in self.heads.values()], name="tower_logit"
         )
-        self.bias_objectives: tuple[str, ...] = ()
-        self.shallow_tower: ShallowTowerLayer | None = None
-        if isinstance(model.bias, ShallowTower):
-            self.bias_objectives = model.bias.objectives
-            self.shallow_tower = ShallowTowerLayer(
-                {name: self.feature_rows.rows[name].num_rows for name in model.bias.features},
-                model.bias.cross,
-                len(model.bias.objectives),
-                dropped=[feature.name for feature in config.side("bias") if feature.name in model.bias.features],
-                dropout=model.bias.dropout,
-                seed=config.training.seed + 1,
-                name="shallow_tower",
-            )
+        self.bias = selection_bias(config, self.feature_rows)
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Predicts every objective; a bias feature that is not among `features` counts as missing, as at serving."""
-        encoded = crossed = self.encoder(features)  # [B, D]
+        encoded = self.bias.extend_input(self.encoder(features), features, training)  # [B, D]
+        crossed = encoded
         for layer in self.crosses:
             crossed = layer(encoded, crossed)
-        shared = self.hidden(crossed, training=training)
-        outputs: dict[str, tf.Tensor] = {}
-        towers = self.sharing(shared, training=training)
-        if isinstance(self.sharing, MixtureOfExperts):
-            towers, outputs["gates"] = towers  # [B, T, U], [B, T, E]
+        outputs = {"shared": self.hidden(crossed, training=training)}  # [B, H]
+        towers, gates = self.sharing(outputs["shared"], training=training)  # [B, T, U] or [B, U], [B, T, E] or None
+        if gates is not None:
+            outputs["gates"] = gates
         for layer in self.tower:
             towers = layer(towers)
         relevance = tf.squeeze(self.tower_logit(towers), axis=-1)  # [B, T]
-        bias = self._bias_logits(features, training)
+        bias = self.bias.logits(features, training)
         for index, (name, head) in enumerate(self.heads.items()):
             logit = outputs[f"relevance_{name}_logit"] = relevance[:, index]
             if name in bias:
@@ -122,19 +102,8 @@ class Ranker(tfrs.Model):
             head.loss_weight * head.loss(labels[name], outputs[f"{name}_logit"], weights)
             for name, head in self.heads.items()
         ]
-        return tf.add_n(losses)
+        return tf.add_n([*losses, self.bias.loss(features, labels, outputs)])
 
     def embedding_variables(self) -> list[tf.Variable]:
         """The tables of the main tower, of which a step touches few rows."""
         return [variable for table in self.encoder.embedding_tables for variable in table.trainable_variables]
-
-    def _bias_logits(self, features: Mapping[str, tf.Tensor], training: bool | None) -> dict[str, tf.Tensor]:
-        if self.shallow_tower is None:
-            return {}
-        names = self.shallow_tower.num_rows
-        given = {name: features[name] for name in names if name in features}
-        # Nothing given: one row of "missing", which broadcasts over the impressions.
-        missing = tf.fill(tf.shape(next(iter(given.values()))) if given else [1], MISSING)
-        rows = {name: given.get(name, missing) for name in names}
-        logits = self.shallow_tower(rows, training=training)  # [B, K]
-        return {name: logits[:, index] for index, name in enumerate(self.bias_objectives)}

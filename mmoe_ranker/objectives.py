@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmoe_ranker.config import BinaryObjective, RegressionObjective
+from mmoe_ranker.config_objectives import BinaryObjective, RegressionObjective
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.statistics import LabelStatistics, Statistics
 

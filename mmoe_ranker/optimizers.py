@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmoe_ranker.config import Optimizer, Training
+from mmoe_ranker.config_training import Optimizer, Training
 from mmoe_ranker.model import Ranker
 
 # The older Keras optimisers apply a step in one fused kernel, and are what tfrs' composite optimiser composes.

@@ -144,7 +144,7 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
 def slice_names(config: Config) -> tuple[tuple[str, ...], ...]:
     """The slices of the summary: each feature of the bias tower, and its crosses."""
     bias = config.model.bias
-    return () if bias.kind == "none" else (*((name,) for name in bias.features), *bias.cross)
+    return (*((name,) for name in getattr(bias, "features", ())), *getattr(bias, "cross", ()))
 
 
 def _slice(

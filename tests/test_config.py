@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mmoe_ranker.config import Config, MMoE, SharedBottom
+from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config, parse_config, preset_names
+from mmoe_ranker.config_model import MMoE, SharedBottom
 from mmoe_ranker.errors import InputError
 from tests.configs import small_config
 
@@ -62,9 +63,9 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
     [
         ("training.epoch=3", "`training.epoch`", "did you mean `epochs`?", "'epoch'"),
         ("modle.hidden=[3]", "`modle`", "allowed: combined_score, evaluation", "'modle'"),
-        ("features.user_id.dims=3", "`features.0.dims`", "allowed: buckets, dim, kind", "'dims'"),
+        ("features.user_id.dims=3", "`features.0.dims`", "allowed: buckets, dim, hashes, kind", "'dims'"),
         ("model.sharing.exprts=3", "`model.sharing.exprts`", "allowed: experts, gate_dropout, kind, units", "'exprts'"),
-        ("model.sharing.kind=moe", "`model.sharing.kind`", "one of 'mmoe', 'shared_bottom'", "'moe'"),
+        ("model.sharing.kind=moe", "`model.sharing.kind`", "one of 'mmoe', 'shared_bottom', 'ple'", "'moe'"),
         ("model.sharing={experts: 2}", "`model.sharing.kind`", "must be given", "nothing"),
         ("features.0.kind=foo", "`features.0.kind`", "'categorical', 'numeric', 'sequence', 'vector'", "'foo'"),
         ("features.0.side=user", "`features.0.side`", "'context', 'candidate' or 'bias'", "'user'"),
@@ -78,9 +79,9 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
             "exactly one of `vocabulary`, `buckets`",
             "['vocabulary', 'buckets']",
         ),
-        ("features.user_id.min_count=4", "`features.0`", "only with `vocabulary`", "buckets"),
+        ("features.user_id.min_count=4", "`features.0`", "only with `vocabulary`", "['min_count']"),
         ("features.duration.quantiles=null", "`features.4`", "takes `dim` only with `quantiles`", "2"),
-        ("features.watch_history.dim=4", "`features.2`", "takes no `dim`", "its own"),
+        ("features.watch_history.dim=4", "`features.2`", "takes none of `dim`", "['dim']"),
         ("features.watch_history.buckets=4", "`features.2`", "exactly one of `embedding`", "['buckets', 'embedding']"),
         (
             "features.watch_history.embedding=video",
@@ -98,7 +99,7 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
         (
             "model.bias.cross=[[position, position]]",
             "`model.bias.cross.0`",
-            "each feature once",
+            "name each once",
             "['position', 'position']",
         ),
         (

@@ -149,8 +149,8 @@ def test_report_of_a_workdir_holds_the_learned_bias(tiny_world: TinyWorld) -> No
     report = evaluate_workdir(tiny_world.workdir, tiny_world.examples, "test")
     assert report["objectives"]["click"]["auc"] > 0.55
     ranker = Workdir.open(tiny_world.workdir).load_ranker()
-    assert ranker.shallow_tower is not None
-    tables = {name: table.get_weights()[0] for name, table in ranker.shallow_tower.tables.items()}
+    assert ranker.bias.tower is not None
+    tables = {name: table.get_weights()[0] for name, table in ranker.bias.tower.tables.items()}
     devices = ranker.feature_rows.rows["device"]
     rows = {(row["position"], row["device"]): row["click"] for row in report["learned_bias"]}
     assert len(rows) == 22 * 4

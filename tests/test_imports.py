@@ -13,14 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What each part may import of ours; `layers` stands for the whole folder, as `metrics` and `simulation` do.
 _LEAVES = {"errors"}
-_CONFIG = _LEAVES | {"config", "config_checks", "config_loading", "config_matching"}
+_SECTIONS = {"config_fields", "config_features", "config_objectives", "config_model", "config_training"}
+_CONFIG = _LEAVES | _SECTIONS | {"config", "config_checks", "config_loading", "config_matching"}
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
-_MODEL = _DATA | {"layers", "features", "objectives", "dataset", "model"}
+_PARTS = {"layers", "features", "objectives", "sharing", "selection_bias"}
+_MODEL = _DATA | _PARTS | {"dataset", "model"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
 ALLOWED = {
     "errors": set(),
     "metrics": _LEAVES,
     "combined_score": _LEAVES,
+    **{section: {"config_fields"} for section in _SECTIONS},
     "config": _CONFIG,
     "config_checks": _CONFIG,
     "config_loading": _CONFIG,
@@ -32,7 +35,9 @@ ALLOWED = {
     "layers": _LEAVES,
     "features": _DATA | {"layers"},
     "objectives": _DATA,
-    "model": _DATA | {"layers", "features", "objectives"},
+    "sharing": _DATA | {"layers"},
+    "selection_bias": _DATA | {"layers", "features"},
+    "model": _DATA | _PARTS,
     "dataset": _DATA | {"layers", "features"},
     "optimizers": _MODEL,
     "workdir": _MODEL,

@@ -64,8 +64,8 @@ def test_outputs(ranker: Ranker) -> None:
 def test_bias_is_added_to_the_logit_of_biased_objectives_alone(ranker: Ranker) -> None:
     features = ranker.feature_rows(raw_features(40))
     before = ranker(features)
-    assert ranker.shallow_tower is not None
-    ranker.shallow_tower.tables["position"].set_weights([np.linspace(-1, 1, 22)[:, np.newaxis]])
+    assert ranker.bias.tower is not None
+    ranker.bias.tower.tables["position"].set_weights([np.linspace(-1, 1, 22)[:, np.newaxis]])
     after = ranker(features)
     bias = np.linspace(-1, 1, 22)[features["position"].numpy()]
     np.testing.assert_allclose(after["bias_click_logit"], bias, rtol=1e-5)
@@ -75,8 +75,8 @@ def test_bias_is_added_to_the_logit_of_biased_objectives_alone(ranker: Ranker) -
 
 
 def test_a_missing_position_is_row_0_not_a_made_up_one(ranker: Ranker) -> None:
-    assert ranker.shallow_tower is not None
-    ranker.shallow_tower.tables["position"].set_weights([np.arange(22.0)[:, np.newaxis]])
+    assert ranker.bias.tower is not None
+    ranker.bias.tower.tables["position"].set_weights([np.arange(22.0)[:, np.newaxis]])
     features = ranker.feature_rows(raw_features(5))
     np.testing.assert_array_equal(ranker(without(features, "position"))["bias_click_logit"], np.zeros(5))
 

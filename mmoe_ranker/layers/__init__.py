@@ -2,9 +2,11 @@
 
 from mmoe_ranker.layers.dense import ParallelDense, dense_stack
 from mmoe_ranker.layers.experts import MixtureOfExperts, drop_experts
+from mmoe_ranker.layers.gradient_reversal import reverse_gradient
 from mmoe_ranker.layers.inputs import NumericInput, QuantileEmbedding, masked_mean
 from mmoe_ranker.layers.rows import HashRows, IntegerRows, VocabularyRows
-from mmoe_ranker.layers.shallow_tower import MISSING, ShallowTower
+from mmoe_ranker.layers.shallow_tower import MISSING, ShallowTower, drop_features
+from mmoe_ranker.layers.shared_bottom import SharedBottom
 
 __all__ = [
     "HashRows",
@@ -15,8 +17,11 @@ __all__ = [
     "ParallelDense",
     "QuantileEmbedding",
     "ShallowTower",
+    "SharedBottom",
     "VocabularyRows",
     "dense_stack",
     "drop_experts",
+    "drop_features",
     "masked_mean",
+    "reverse_gradient",
 ]

@@ -13,6 +13,24 @@ import tensorflow as tf
 MISSING = 0
 
 
+def drop_features(
+    rows: Mapping[str, tf.Tensor], dropped: Sequence[str], rate: float, generator: tf.random.Generator
+) -> dict[str, tf.Tensor]:
+    """Feature dropout (sec. 4.4): makes features "missing" for a share of the impressions.
+
+    Args:
+      rows: [B] of each feature.
+      dropped: the features it hits; all of them together, since serving misses all of them together.
+      rate: share of the impressions.
+      generator: whose state checkpoints keep.
+
+    Returns:
+      The rows, with those of `dropped` replaced.
+    """
+    keep = generator.uniform(tf.shape(rows[dropped[0]])) >= rate
+    return dict(rows) | {name: tf.where(keep, rows[name], MISSING) for name in dropped}
+
+
 class ShallowTower(tf.keras.layers.Layer):
     """One weight a value of each feature and of each cross, summed; zero before training.
 
@@ -73,10 +91,7 @@ class ShallowTower(tf.keras.layers.Layer):
         """Returns the bias logit of each biased objective."""
         features = {name: features[name] for name in self.num_rows}
         if training and self.dropout and self.dropped:
-            # One draw for all of them: serving misses all of them together.
-            keep = self.generator.uniform(tf.shape(features[self.dropped[0]])) >= self.dropout
-            for name in self.dropped:
-                features[name] = tf.where(keep, features[name], MISSING)
+            features = drop_features(features, self.dropped, self.dropout, self.generator)
         logits = [self.tables[name](rows) for name, rows in features.items()]
         for cross in self.crosses:
             joint = tf.zeros_like(features[cross[0]])
