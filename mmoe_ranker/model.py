@@ -73,6 +73,7 @@ class Ranker(tfrs.Model):
         for layer in self.crosses:
             crossed = layer(encoded, crossed)
         outputs = {"shared": self.hidden(crossed, training=training)}  # [B, H]
+        outputs |= self.bias.read_shared(outputs["shared"])
         towers, gates = self.sharing(outputs["shared"], training=training)  # [B, T, U] or [B, U], [B, T, E] or None
         if gates is not None:
             outputs["gates"] = gates

@@ -44,6 +44,10 @@ class SelectionBias(tf.keras.layers.Layer):
         """By objective, the logit to add to that of the main tower, [B], or [1] where the whole request shares it."""
         return {}
 
+    def read_shared(self, shared: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Outputs of this kind's own that start from the shared hidden layer [B, H], for its loss."""
+        return {}
+
     def loss(
         self,
         features: Mapping[str, tf.Tensor],
@@ -127,6 +131,11 @@ class AdversarialBias(SelectionBias):
             name: tf.keras.layers.Dense(rows.rows[name].num_rows, name=f"adversary_of_{name}") for name in bias.features
         }
 
+    def read_shared(self, shared: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The adversary's logits of each bias feature, [B, rows of the feature]."""
+        hidden = self.hidden(reverse_gradient(shared, self.weight))
+        return {f"adversary_{name}_logits": head(hidden) for name, head in self.heads.items()}
+
     def loss(
         self,
         features: Mapping[str, tf.Tensor],
@@ -134,12 +143,12 @@ class AdversarialBias(SelectionBias):
         outputs: Mapping[str, tf.Tensor],
     ) -> tf.Tensor:
         """The mean cross entropy over the impressions whose bias features are known, summed over the features."""
-        hidden = self.hidden(reverse_gradient(outputs["shared"], self.weight))
-        rows = _rows(self.heads, features, tf.shape(hidden)[:1])
         losses = []
-        for name, head in self.heads.items():
-            each = tf.nn.sparse_softmax_cross_entropy_with_logits(rows[name], head(hidden))
-            known = tf.cast(rows[name] != MISSING, each.dtype)
+        for name in self.heads:
+            logits = outputs[f"adversary_{name}_logits"]
+            rows = _rows([name], features, tf.shape(logits)[:1])[name]
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(rows, logits)
+            known = tf.cast(rows != MISSING, each.dtype)
             losses.append(tf.math.divide_no_nan(tf.reduce_sum(each * known), tf.reduce_sum(known)))
         return tf.add_n(losses)
 

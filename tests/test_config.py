@@ -129,6 +129,19 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
         ("split.test=0.95", "`split`", "leave a share for training", "1.05"),
         ("split.test_start=2022-05-05T00:00:00Z", "`split`", "both `validation_start` and `test_start`", "one of them"),
         ("evaluation.slices=[duration]", "`evaluation.slices.0`", "a categorical feature", "'duration'"),
+        ("features.user_id.oov_dropout=0.1", "`features.0`", "only with `vocabulary`", "['oov_dropout']"),
+        ("features.video_id.hashes=2", "`features.3`", "takes `hashes` only with `buckets`", "2"),
+        ("features.user_id.hashes=3", "`features.0.hashes`", "1 or 2", "3"),
+        ("features.watch_history.hashes=2", "`features.2`", "takes none of `dim`", "['hashes']"),
+        ("features.content.projection=0", "`features.5.projection`", "greater than 0", "0"),
+        ("objectives.like.space=entire", "`objectives.2`", "only with `given`", "entire"),
+        ("objectives.watch_time.loss=weighted_logistic", "`objectives.1`", "only with `transform: none`", "log1p"),
+        ("objectives.watch_time.loss=mse", "`objectives.1.loss`", "'squared_error', 'huber'", "'mse'"),
+        ("training.sample_weight=duration", "`training.sample_weight`", "allowed: nothing", "'duration'"),
+        ("training.precision=float16", "`training.precision`", "'mixed_bfloat16' or 'mixed_float16'", "'float16'"),
+        ("training.distribution.kind=horovod", "`training.distribution.kind`", "'parameter_server'", "'horovod'"),
+        ("training.early_stopping={patience: 0}", "`training.early_stopping.patience`", "greater than 0", "0"),
+        ("sampling={negatives: 1.0}", "`sampling.negatives`", "less than 1", "1.0"),
         ("training.batch_size=many", "`training.batch_size`", "valid integer", "'many'"),
     ],
 )
@@ -140,6 +153,69 @@ def test_mistakes_name_path_rule_and_received(
     assert allowed in message
     assert message.endswith(f"Received: {received}.")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("bias", "path", "allowed", "received"),
+    [
+        ("{kind: input_feature, features: [device]}", "features.0", "side bias; allowed: position", "'device'"),
+        ("{kind: adversarial, features: [device]}", "features.0", "side bias; allowed: position", "'device'"),
+        ("{kind: input_feature, features: [position], dropout: 0}", "dropout", "above 0", "0.0"),
+        ("{kind: input_feature, features: [position, position]}", "features", "each once", "['position', 'position']"),
+        ("{kind: adversarial, features: [position], weight: 0}", "weight", "greater than 0", "0"),
+        (
+            "{kind: shallow_tower, features: [user_id], objectives: [click]}",
+            "features.0",
+            "one row a value",
+            "'user_id'",
+        ),
+        (
+            "{kind: anchored, features: [position], objectives: [click], random_order: device}",
+            "random_order",
+            "not among `model.bias.features`; allowed: nothing",
+            "'device'",
+        ),
+        (
+            "{kind: anchored, features: [position], objectives: [click], random_order: position}",
+            "random_order",
+            "not among `model.bias.features`; allowed: nothing",
+            "'position'",
+        ),
+    ],
+)
+def test_mistakes_of_bias_kinds(config_file: Path, bias: str, path: str, allowed: str, received: str) -> None:
+    message = _refusal(config_file, f"model.bias={bias}", "features.user_id.hashes=2")
+    assert f"`model.bias.{path}`" in message
+    assert allowed in message
+    assert message.endswith(f"Received: {received}.")
+
+
+def test_an_anchor_without_a_flag_needs_the_item_key(config_file: Path) -> None:
+    bias = "model.bias={kind: anchored, features: [position], objectives: [click]}"
+    message = _refusal(config_file, bias, "item_key=video", "features.watch_history.pooling=mean")
+    assert "`model.bias.random_order` must be given, or the item key be a feature" in message
+
+
+def test_attention_is_from_the_candidate(config_file: Path) -> None:
+    message = _refusal(
+        config_file, "features.watch_history.pooling=attention", "features.watch_history.embedding=user_id"
+    )
+    assert "`features.2.embedding` must be 'video_id', the item key" in message
+    assert message.endswith("Received: 'user_id'.")
+
+
+def test_a_number_of_side_bias_is_the_sample_weight_alone(config_file: Path) -> None:
+    importance = "features.content={name: importance, side: bias, kind: numeric}"
+    assert load_config(config_file, [importance, "training.sample_weight=importance"]).training.sample_weight
+    assert "side bias and not `training.sample_weight`" in _refusal(config_file, importance)
+
+
+def test_dropped_zeros_cannot_be_brought_back_in_the_export(config_file: Path) -> None:
+    overrides = ["sampling={negatives: 0.1}", "objectives.watch_time.without_event=zero"]
+    message = _refusal(config_file, *overrides)
+    assert "`objectives.1.without_event` must be missing where `sampling.correction` is export" in message
+    assert message.endswith("Received: 'zero'.")
+    assert load_config(config_file, [*overrides, "sampling.correction=weights"]).sampling is not None
 
 
 def test_every_mistake_is_named(config_file: Path) -> None:
