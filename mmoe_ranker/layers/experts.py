@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmoe_ranker.layers.dense import ParallelDense
+from mmoe_ranker.layers.expert_health import SilentExperts
 
 
 def drop_experts(gates: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
@@ -50,7 +51,7 @@ class MixtureOfExperts(tf.keras.layers.Layer):
       **kwargs: for the base layer.
 
     Input shape: [B, I].
-    Output shape: mixture [B, T, U] and gates [B, T, E].
+    Output shape: mixture [B, T, U], and the gates before gate dropout [B, T, E]: what the gate wants, not the draw.
     """
 
     def __init__(
@@ -73,17 +74,20 @@ class MixtureOfExperts(tf.keras.layers.Layer):
         ]
         self.gate_kernel = tf.keras.layers.Dense(num_objectives * num_experts, use_bias=False, name="gates")
         self.generator = tf.random.Generator.from_seed(seed)
+        self.silent_experts = SilentExperts(num_experts)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mixture of each objective, and its gate."""
+        """Returns the mixture of each objective, and its gate before gate dropout."""
         experts = inputs
         for layer in self.experts:
             experts = layer(experts)  # [B, E, U]
+        if training:
+            self.silent_experts.update_state(experts)
         logits = tf.reshape(self.gate_kernel(inputs), [-1, self.num_objectives, self.num_experts])
-        gates = tf.nn.softmax(logits)  # [B, T, E]
+        gates = used = tf.nn.softmax(logits)  # [B, T, E]
         if training and self.gate_dropout:
-            gates = drop_experts(gates, self.generator.uniform(tf.shape(gates)) >= self.gate_dropout)
-        return tf.matmul(gates, experts), gates
+            used = drop_experts(gates, self.generator.uniform(tf.shape(gates)) >= self.gate_dropout)
+        return tf.matmul(used, experts), gates
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

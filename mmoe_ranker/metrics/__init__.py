@@ -13,12 +13,15 @@ from mmoe_ranker.metrics.calibration import (
     reliability_curve,
 )
 from mmoe_ranker.metrics.classification import auc, log_loss, normalized_entropy, pr_auc
+from mmoe_ranker.metrics.expert_health import ExpertHealth, ExpertHealthTotals, expert_health
 from mmoe_ranker.metrics.grouped import GroupedMetric, auc_within, group_auc
 from mmoe_ranker.metrics.ranking import mrr, ndcg, recall
 from mmoe_ranker.metrics.regression import mae, rmse, xauc
 from mmoe_ranker.metrics.rows import group_codes
 
 __all__ = [
+    "ExpertHealth",
+    "ExpertHealthTotals",
     "GroupedMetric",
     "Interval",
     "ReliabilityCurve",
@@ -27,6 +30,7 @@ __all__ = [
     "bootstrap_interval",
     "calibration_ratio",
     "expected_calibration_error",
+    "expert_health",
     "group_auc",
     "group_codes",
     "log_loss",

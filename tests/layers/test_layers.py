@@ -79,16 +79,22 @@ def test_mixture_is_equation_1_and_2() -> None:
             np.testing.assert_allclose(mixture[row, objective], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gate_dropout_drops_at_its_rate_and_only_in_training() -> None:
-    layer = MixtureOfExperts(num_experts=8, units=[2], num_objectives=3, gate_dropout=0.1, seed=4)
+def test_gate_dropout_drops_at_its_rate_only_in_training_and_never_in_the_gates_returned() -> None:
+    layer = MixtureOfExperts(num_experts=8, units=[8], num_objectives=3, gate_dropout=0.1, seed=4)
     inputs = tf.random.stateless_normal([4000, 4], seed=[1, 2])
-    _, gates = layer(inputs, training=True)
-    dropped = np.mean(gates.numpy() == 0.0)
+    layer(inputs)
+    # Expert i answers with the i-th unit vector, so that the mixture is the gate that was used.
+    layer.experts[0].kernel.assign(tf.zeros_like(layer.experts[0].kernel))
+    layer.experts[0].bias.assign(np.eye(8))
+    used, gates = (tensor.numpy() for tensor in layer(inputs, training=True))
     # 96,000 draws: four standard errors are 0.004.
-    assert abs(dropped - 0.1) < 0.004
-    np.testing.assert_allclose(gates.numpy().sum(axis=-1), 1.0, rtol=1e-5)
-    _, untouched = layer(inputs, training=False)
-    assert untouched.numpy().min() > 0.0
+    assert abs(np.mean(used == 0.0) - 0.1) < 0.004
+    kept = np.where(used > 0.0, gates, 0.0)
+    np.testing.assert_allclose(used, kept / kept.sum(axis=-1, keepdims=True), rtol=1e-4)
+    served, gates_served = layer(inputs, training=False)
+    np.testing.assert_allclose(gates, gates_served, rtol=1e-6)
+    np.testing.assert_allclose(served, gates_served, rtol=1e-5)
+    assert gates.min() > 0.0
 
 
 @settings(deadline=None, max_examples=50)
