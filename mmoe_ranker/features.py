@@ -4,7 +4,8 @@
 batch trains. `FeatureEncoder` has the tables: rows and numbers become the context's and the candidate's part of the
 input (sec. 4.1). The export applies one after the other.
 
-Shapes: B impressions (or N candidates), L places of a sequence, D_s width of the input of side s.
+Shapes: B impressions (or N candidates), L places of a sequence, D_s width of the input of side s. Rows of double
+hashing have a last dimension of 2 more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import tensorflow as tf
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import CategoricalFeature, NumericFeature, SequenceFeature, VectorFeature
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.layers import HashRows, IntegerRows, NumericInput, QuantileEmbedding, VocabularyRows, masked_mean
+from mmoe_ranker.layers import (
+    AttentionPooling,
+    HashRows,
+    IntegerRows,
+    NumericInput,
+    OovDropout,
+    QuantileEmbedding,
+    VocabularyRows,
+    masked_mean,
+)
 from mmoe_ranker.statistics import Statistics
 
 # The width of an embedding whose feature names none.
@@ -63,14 +73,20 @@ def most_recent(rows: tf.Tensor, length: int) -> tf.Tensor:
     """Makes all places but the last `length` that hold a value missing, wherever the padding stands.
 
     Args:
-      rows: [B, L] rows of a table, 0 where there is none; oldest first.
+      rows: [B, L] rows of a table, or [B, L, 2], 0 where there is none; oldest first.
       length: how many to keep.
 
     Returns:
-      [B, L].
+      As `rows`.
     """
-    places_from_the_end = tf.cumsum(tf.cast(rows > 0, tf.int32), axis=1, reverse=True)
-    return tf.where(places_from_the_end <= length, rows, 0)
+    places_from_the_end = tf.cumsum(tf.cast(_holds(rows), tf.int32), axis=1, reverse=True)
+    kept = places_from_the_end <= length
+    return tf.where(kept if rows.shape.rank == 2 else kept[..., tf.newaxis], rows, 0)
+
+
+def _holds(rows: tf.Tensor) -> tf.Tensor:
+    """[B, L], where a sequence's place holds something; double hashing gives both rows or none."""
+    return (rows if rows.shape.rank == 2 else rows[..., 0]) > 0
 
 
 def _rows_of(
@@ -79,7 +95,7 @@ def _rows_of(
     if feature.size is not None:
         return IntegerRows(feature.size)
     if feature.buckets is not None:
-        return HashRows(feature.buckets)
+        return HashRows(feature.buckets, feature.hashes)
     if feature.vocabulary == "auto":
         if feature.name not in statistics.vocabularies:
             raise InputError(
@@ -91,7 +107,10 @@ def _rows_of(
 
 
 class FeatureEncoder(tf.keras.layers.Layer):
-    """Embeddings, normalised numerics, pooled sequences and content vectors of one side, concatenated (sec. 4.1).
+    """Embeddings, normalised numerics, pooled sequences and content vectors, concatenated (sec. 4.1).
+
+    What the context gives by itself is computed once a request. A sequence that the candidate attends to belongs to the
+    candidate's part: its embeddings stand once, what is pooled of them differs from candidate to candidate.
 
     Args:
       config: names the features; those of side `bias` have no part in it.
@@ -100,56 +119,97 @@ class FeatureEncoder(tf.keras.layers.Layer):
       **kwargs: for the base layer.
 
     Input shape: a dict as `FeatureRows` returns it.
-    Output shape: [B, D], the context's features in config order, then the candidate's.
+    Output shape: [B, D], the context's features in config order, then the candidate's, then the attended sequences.
     """
 
     def __init__(self, config: Config, statistics: Statistics, rows: FeatureRows, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.features = config.served_features
         self.tables: dict[str, tf.keras.layers.Embedding] = {}
+        self.oov_dropouts: dict[str, OovDropout] = {}
         self.numerics: dict[str, NumericInput] = {}
         self.quantiles: dict[str, QuantileEmbedding] = {}
-        for feature in self.features:
+        self.projections: dict[str, tf.keras.layers.Dense] = {}
+        self.attentions: dict[str, AttentionPooling] = {}
+        self._attended: dict[str, str] = {}
+        for place, feature in enumerate(self.features):
+            name = feature.name
             if isinstance(feature, NumericFeature):
-                self.numerics[feature.name] = _numeric_input(feature, statistics)
+                self.numerics[name] = _numeric_input(feature, statistics)
                 if feature.quantiles is not None:
-                    edges = statistics.numeric[feature.name].quantiles
-                    name = f"{feature.name}_quantiles"
-                    self.quantiles[feature.name] = QuantileEmbedding(edges, feature.dim or DEFAULT_DIM, name=name)
-            elif not isinstance(feature, VectorFeature) and not getattr(feature, "embedding", None):
-                self.tables[feature.name] = tf.keras.layers.Embedding(
-                    rows.rows[feature.name].num_rows, feature.dim or DEFAULT_DIM, name=f"{feature.name}_embedding"
+                    edges = statistics.numeric[name].quantiles
+                    layer = QuantileEmbedding(edges, feature.dim or DEFAULT_DIM, name=f"{name}_quantiles")
+                    self.quantiles[name] = layer
+                continue
+            if isinstance(feature, VectorFeature):
+                if feature.projection is not None:
+                    self.projections[name] = tf.keras.layers.Dense(feature.projection, name=f"{name}_projection")
+                continue
+            if isinstance(feature, SequenceFeature) and feature.pooling == "attention":
+                self.attentions[name] = AttentionPooling(name=f"{name}_attention")
+                self._attended[name] = _table_of(feature)
+            if _table_of(feature) == name:
+                self.tables[name] = tf.keras.layers.Embedding(
+                    rows.rows[name].num_rows, feature.dim or DEFAULT_DIM, name=f"{name}_embedding"
                 )
+                if feature.oov_dropout:
+                    seed = config.training.seed + _FIRST_OOV_SEED + place
+                    self.oov_dropouts[name] = OovDropout(
+                        feature.oov_dropout, feature.oov_buckets, seed, name=f"{name}_oov_dropout"
+                    )
+        self._double_hashed = {name for name in self.tables if getattr(rows.rows[name], "hashes", 1) == 2}
 
     @property
     def embedding_tables(self) -> list[tf.keras.layers.Embedding]:
         """All tables, of categories and of buckets."""
         return [*self.tables.values(), *(layer.table for layer in self.quantiles.values())]
 
-    def encode(self, features: Mapping[str, tf.Tensor], side: str) -> tf.Tensor | None:
-        """The part of the input that comes from one side, [B, D_s], or None where the side has no feature."""
-        parts = [self._encode_one(feature, features[feature.name]) for feature in self.features if feature.side == side]
-        return tf.concat(parts, axis=-1) if parts else None
-
-    def call(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """The whole input [B, D]; a context that stands once ([1, D_context]) is tiled after its embedding."""
-        context, candidate = self.encode(features, "context"), self.encode(features, "candidate")
-        if context is None or candidate is None:
-            return candidate if context is None else context
-        if context.shape[0] == 1:
-            context = tf.repeat(context, tf.shape(candidate)[0], axis=0)
-        return tf.concat([context, candidate], axis=-1)
+        context, candidate = self._encode(features, "context", training), self._encode(features, "candidate", training)
+        for name, attend in self.attentions.items():
+            table = self._attended[name]
+            embeddings = self._embed(table, features[name], training)
+            candidate[name] = attend(candidate[table], embeddings, _holds(features[name]))
+        if not context or not candidate:
+            return tf.concat([*context.values(), *candidate.values()], axis=-1)
+        once, joined = tf.concat([*context.values()], axis=-1), tf.concat([*candidate.values()], axis=-1)
+        if once.shape[0] == 1:
+            once = tf.repeat(once, tf.shape(joined)[0], axis=0)
+        return tf.concat([once, joined], axis=-1)
 
-    def _encode_one(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
+    def _encode(self, features: Mapping[str, tf.Tensor], side: str, training: bool | None) -> dict[str, tf.Tensor]:
+        """The parts of the input that one side gives by itself, [B, ...] each."""
+        return {
+            feature.name: self._encode_one(feature, features[feature.name], training)
+            for feature in self.features
+            if feature.side == side and feature.name not in self.attentions
+        }
+
+    def _encode_one(self, feature: Any, values: tf.Tensor, training: bool | None) -> tf.Tensor:
+        name = feature.name
         if feature.kind == "numeric":
-            number = self.numerics[feature.name](values)
-            if feature.name not in self.quantiles:
-                return number
-            return tf.concat([number, self.quantiles[feature.name](values)], axis=-1)
+            number = self.numerics[name](values)
+            return tf.concat([number, self.quantiles[name](values)], axis=-1) if name in self.quantiles else number
         if feature.kind == "vector":
-            return values
-        table = self.tables[getattr(feature, "embedding", None) or feature.name]
-        return masked_mean(table(values), values > 0) if feature.kind == "sequence" else table(values)
+            return self.projections[name](values) if name in self.projections else values
+        embeddings = self._embed(_table_of(feature), values, training)
+        return masked_mean(embeddings, _holds(values)) if feature.kind == "sequence" else embeddings
+
+    def _embed(self, table: str, rows: tf.Tensor, training: bool | None) -> tf.Tensor:
+        if table in self.oov_dropouts:
+            rows = self.oov_dropouts[table](rows, training=training)
+        embeddings = self.tables[table](rows)
+        return tf.reduce_sum(embeddings, axis=-2) if table in self._double_hashed else embeddings
+
+
+def _table_of(feature: Any) -> str:
+    """The feature whose table a categorical feature or a sequence uses."""
+    return getattr(feature, "embedding", None) or feature.name
+
+
+# Apart from the seeds of the model's other draws.
+_FIRST_OOV_SEED = 1000
 
 
 def _numeric_input(feature: NumericFeature, statistics: Statistics) -> NumericInput:
