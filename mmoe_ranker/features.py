@@ -125,13 +125,13 @@ class FeatureEncoder(tf.keras.layers.Layer):
     def __init__(self, config: Config, statistics: Statistics, rows: FeatureRows, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.features = config.served_features
+        self._item_key = config.item_key
         self.tables: dict[str, tf.keras.layers.Embedding] = {}
         self.oov_dropouts: dict[str, OovDropout] = {}
         self.numerics: dict[str, NumericInput] = {}
         self.quantiles: dict[str, QuantileEmbedding] = {}
         self.projections: dict[str, tf.keras.layers.Dense] = {}
         self.attentions: dict[str, AttentionPooling] = {}
-        self._attended: dict[str, str] = {}
         for place, feature in enumerate(self.features):
             name = feature.name
             if isinstance(feature, NumericFeature):
@@ -147,7 +147,6 @@ class FeatureEncoder(tf.keras.layers.Layer):
                 continue
             if isinstance(feature, SequenceFeature) and feature.pooling == "attention":
                 self.attentions[name] = AttentionPooling(name=f"{name}_attention")
-                self._attended[name] = _table_of(feature)
             if _table_of(feature) == name:
                 self.tables[name] = tf.keras.layers.Embedding(
                     rows.rows[name].num_rows, feature.dim or DEFAULT_DIM, name=f"{name}_embedding"
@@ -168,12 +167,11 @@ class FeatureEncoder(tf.keras.layers.Layer):
         """The whole input [B, D]; a context that stands once ([1, D_context]) is tiled after its embedding."""
         context, candidate = self._encode(features, "context", training), self._encode(features, "candidate", training)
         for name, attend in self.attentions.items():
-            table = self._attended[name]
-            embeddings = self._embed(table, features[name], training)
-            candidate[name] = attend(candidate[table], embeddings, _holds(features[name]))
+            embeddings = self._embed(self._item_key, features[name], training)
+            candidate[name] = attend(candidate[self._item_key], embeddings, _holds(features[name]))
         if not context or not candidate:
             return tf.concat([*context.values(), *candidate.values()], axis=-1)
-        once, joined = tf.concat([*context.values()], axis=-1), tf.concat([*candidate.values()], axis=-1)
+        once, joined = tf.concat(list(context.values()), axis=-1), tf.concat(list(candidate.values()), axis=-1)
         if once.shape[0] == 1:
             once = tf.repeat(once, tf.shape(joined)[0], axis=0)
         return tf.concat([once, joined], axis=-1)

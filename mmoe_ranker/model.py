@@ -23,7 +23,7 @@ from mmoe_ranker.features import FeatureEncoder, FeatureRows
 from mmoe_ranker.layers import ParallelDense, dense_stack
 from mmoe_ranker.objectives import ObjectiveHead, objective_heads
 from mmoe_ranker.selection_bias import selection_bias
-from mmoe_ranker.sharing import sharing_layer
+from mmoe_ranker.sharing import expert_health, sharing_layer
 from mmoe_ranker.statistics import Statistics
 
 
@@ -56,6 +56,7 @@ class Ranker(tfrs.Model):
             ]
         self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
         self.sharing = sharing_layer(model, num_objectives, config.training.seed)
+        self.expert_health = expert_health(model, config.objective_names)
         self.tower = [
             ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
             for depth, units in enumerate(model.tower)
@@ -68,7 +69,7 @@ class Ranker(tfrs.Model):
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Predicts every objective; a bias feature that is not among `features` counts as missing, as at serving."""
-        encoded = self.bias.extend_input(self.encoder(features), features, training)  # [B, D]
+        encoded = self.bias.extend_input(self.encoder(features, training=training), features, training)  # [B, D]
         crossed = encoded
         for layer in self.crosses:
             crossed = layer(encoded, crossed)
@@ -99,12 +100,30 @@ class Ranker(tfrs.Model):
         """
         features, labels, weights = inputs if len(inputs) == 3 else (*inputs, None)
         outputs = self(features, training=training)
+        if self.expert_health is not None:
+            self.expert_health.update_state(outputs["gates"])
         losses = [
             head.loss_weight * head.loss(labels[name], outputs[f"{name}_logit"], weights)
             for name, head in self.heads.items()
         ]
         return tf.add_n([*losses, self.bias.loss(features, labels, outputs)])
 
+    def train_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
+        """One step of training; returns the metrics by name."""
+        return _flat(super().train_step(inputs))
+
+    def test_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
+        """The metrics of a batch that is not trained on, by name."""
+        return _flat(super().test_step(inputs))
+
     def embedding_variables(self) -> list[tf.Variable]:
         """The tables of the main tower, of which a step touches few rows."""
         return [variable for table in self.encoder.embedding_tables for variable in table.trainable_variables]
+
+
+def _flat(metrics: Mapping[str, tf.Tensor | dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """A metric of several figures gives each under its own name."""
+    flat: dict[str, tf.Tensor] = {}
+    for name, value in metrics.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
