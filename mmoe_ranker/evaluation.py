@@ -38,11 +38,13 @@ class Predictions:
       predictions: by objective, [N], bias features missing.
       labels: by objective, [N], NaN where missing.
       columns: by name, [N]: `request_id`, `item_id`, and every categorical feature as it stands in the examples.
+      expert_health: what the gates did with the experts, where there are any.
     """
 
     predictions: dict[str, NDArray[np.float64]]
     labels: dict[str, NDArray[np.float64]]
     columns: dict[str, NDArray[Any]]
+    expert_health: metrics.ExpertHealth | None = None
 
 
 def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predictions:
@@ -61,12 +63,15 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
     @tf.function(reduce_retracing=True)
     def forward(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         outputs = ranker(ranker.feature_rows(features), training=False)
-        return {name: outputs[name] for name in objectives}
+        return {name: outputs[name] for name in (*objectives, "gates") if name in outputs}
 
     batches = []
+    health = metrics.ExpertHealthTotals(getattr(config.model.sharing, "objective_experts", 0))
     dataset = parsed_dataset(examples, split, config)
     for parsed in tqdm(dataset, desc=f"predict {split}", unit=" batches", leave=False, disable=None):
         outputs = forward({name: parsed[name] for name in served})
+        if (gates := outputs.pop("gates", None)) is not None:
+            health.update(gates.numpy())
         batch = (outputs, labels_of(parsed, config), {name: parsed[name] for name in kept})
         batches.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), batch))
     joined = [
@@ -74,7 +79,8 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         for part in range(3)
     ]
     as_floats = [{name: values.astype(np.float64) for name, values in part.items()} for part in joined[:2]]
-    return Predictions(as_floats[0], as_floats[1], joined[2])
+    mixes = config.model.sharing.kind != "shared_bottom"
+    return Predictions(as_floats[0], as_floats[1], joined[2], health.result() if mixes else None)
 
 
 def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
     Per objective: labelled impressions, rate or mean, AUC, log loss, calibration ratio (predicted over observed) or
     RMSE and MAE; group AUC by request and by `evaluation.group_by`; AUC within each value of each bias feature, the
     fair reading of a model blind to position. NDCG of the combined score against each label. The same per value of each
-    slice: the features of the bias tower and `evaluation.slices`.
+    slice: the features of the bias tower and `evaluation.slices`. Under `gates` the health of the experts.
 
     Args:
       predictions: of one split.
@@ -113,6 +119,8 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
         },
         "slices": slices,
     }
+    if predictions.expert_health is not None:
+        report["gates"] = _gates_report(predictions.expert_health, config)
     return _without_nan(report)
 
 
@@ -222,6 +230,20 @@ def _grouped_report(
     return report
 
 
+def _gates_report(health: metrics.ExpertHealth, config: Config) -> dict[str, Any]:
+    objectives = {
+        name: {
+            "utilisation": health.utilisation[index].tolist(),
+            "entropy": float(health.entropy[index]),
+            "entropy_share": float(health.entropy_share[index]),
+            "polarised": float(health.polarised[index]),
+        }
+        for index, name in enumerate(config.objective_names)
+    }
+    own = getattr(config.model.sharing, "objective_experts", 0)
+    return {"objectives": objectives, "own_experts": own, "dead_experts": health.dead_experts}
+
+
 def _ndcg(labels: NDArray[Any], scores: NDArray[Any], requests: NDArray[Any], k: int) -> dict[str, Any]:
     """NDCG; undefined for an objective with negative labels, which are no gains."""
     if np.nanmin(labels, initial=0.0) < 0:
@@ -267,6 +289,18 @@ def format_report(report: Mapping[str, Any]) -> str:
         for key, value in flat.items():
             by_metric.setdefault(key, {"metric": key})[name] = _number(value)
     lines += _table(list(by_metric.values()))
+    if "gates" in report:
+        own = report["gates"]["own_experts"]
+        rows = [
+            {"gate of": name}
+            | {
+                f"own {index}" if index < own else f"expert {index - own}": _number(share)
+                for index, share in enumerate(gate["utilisation"])
+            }
+            | {key: _number(gate[key]) for key in ("entropy", "entropy_share", "polarised")}
+            for name, gate in report["gates"]["objectives"].items()
+        ]
+        lines += ["", f"utilisation of experts, of which {report['gates']['dead_experts']} dead", *_table(rows)]
     for name, values in report["slices"].items():
         lines += ["", f"by {name}"]
         slice_rows = []

@@ -67,6 +67,12 @@ def test_numbers_are_those_of_the_rows(config: Config) -> None:
     assert set(report["slices"]["position"]) == {str(position) for position in range(1, 11)}
 
 
+def test_without_gates_there_is_no_section_of_them(config: Config) -> None:
+    report = evaluate(_predictions(), config)
+    assert "gates" not in report
+    assert "experts" not in format_report(report)
+
+
 def test_auc_within_position_weighs_positions_by_rows(config: Config) -> None:
     data = _predictions()
     values, weights = [], []
