@@ -196,15 +196,20 @@ def examples(
 @_config_option
 @click.option("--examples", "examples_path", type=_FOLDER, required=True)
 @click.option("--workdir", type=_FOLDER, required=True, help="Folder for checkpoints, logs and the result.")
+@click.option(
+    "--from", "start_from", type=_FOLDER, help="Workdir of a finished training to go on from, on newer examples."
+)
 @_set_option
-def train(config_path: str, examples_path: Path, workdir: Path, overrides: tuple[str, ...]) -> None:
+def train(
+    config_path: str, examples_path: Path, workdir: Path, start_from: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Train a ranker; run again after a kill, it goes on."""
     config = load_config(config_path, overrides)
     _load_tensorflow()
     from mmoe_ranker.training import train as train_ranker
 
     done_before = (workdir / "training.json").is_file()
-    result = train_ranker(config, examples_path, workdir)
+    result = train_ranker(config, examples_path, workdir, start_from)
     if done_before:
         click.echo(f"Nothing to do: {workdir} holds this training, of {result['steps']:,} steps, finished.")
         return

@@ -26,16 +26,19 @@ def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimize
     `training.embedding_optimizer` moves the embedding tables of the main tower, `training.optimizer` the rest.
     """
 
-    def embeddings() -> list[tf.Variable]:
-        return ranker.embedding_variables()
-
-    def rest() -> list[tf.Variable]:
-        tables = {variable.ref() for variable in ranker.embedding_variables()}
-        return [variable for variable in ranker.trainable_variables if variable.ref() not in tables]
-
     return tfrs.experimental.optimizers.CompositeOptimizer(
-        [(_build(training.embedding_optimizer), embeddings), (_build(training.optimizer), rest)]
+        [
+            (_build(training.embedding_optimizer), lambda: optimized_variables(ranker)[0]),
+            (_build(training.optimizer), lambda: optimized_variables(ranker)[1]),
+        ]
     )
+
+
+def optimized_variables(ranker: Ranker) -> tuple[list[tf.Variable], list[tf.Variable]]:
+    """What each part of the composite optimiser moves: the embedding tables, and the rest."""
+    tables = ranker.embedding_variables()
+    known = {variable.ref() for variable in tables}
+    return tables, [variable for variable in ranker.trainable_variables if variable.ref() not in known]
 
 
 def _build(optimizer: Optimizer) -> tf.keras.optimizers.legacy.Optimizer:

@@ -50,6 +50,18 @@ class Statistics:
     labels: Mapping[str, LabelStatistics]
     vocabularies: Mapping[str, tuple[str, ...]]
 
+    def grown_by(self, newer: Statistics) -> Statistics:
+        """These statistics with the values that came up since: what weights trained on these may go on with.
+
+        A vocabulary keeps its order, and the newer values follow it in theirs. Moments, quantile edges and label
+        statistics stay as they are, because the weights were learned behind them; the number of examples is the newer.
+        """
+        vocabularies = {
+            name: tuple(dict.fromkeys((*values, *newer.vocabularies.get(name, ()))))
+            for name, values in self.vocabularies.items()
+        }
+        return dataclasses.replace(self, num_examples=newer.num_examples, vocabularies=vocabularies)
+
     def save(self, folder: Path) -> None:
         """Writes `statistics.json` and a file a vocabulary into an existing folder."""
         (folder / _VOCABULARIES).mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import training_dataset
+from mmoe_ranker.incremental import carry_over, open_start
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.optimizers import composite_optimizer
 from mmoe_ranker.statistics import Statistics
@@ -23,13 +24,14 @@ from mmoe_ranker.training_progress import Progress
 from mmoe_ranker.workdir import CHECKPOINTS, Workdir
 
 
-def train(config: Config, examples: Path, workdir_path: Path) -> dict[str, Any]:
+def train(config: Config, examples: Path, workdir_path: Path, start_from: Path | None = None) -> dict[str, Any]:
     """Trains a ranker on a folder of examples; goes on where an earlier call for the same workdir was stopped.
 
     Args:
       config: features, objectives, model, training.
       examples: folder that `mmoe-ranker examples` wrote.
       workdir_path: where checkpoints, logs and the result go.
+      start_from: workdir of a finished training that this one goes on from, on newer examples (`incremental`).
 
     Returns:
       The result, as written to `training.json`: epochs, steps, examples per second, metrics of the last pass.
@@ -37,12 +39,16 @@ def train(config: Config, examples: Path, workdir_path: Path) -> dict[str, Any]:
     Raises:
       InputError: examples or workdir are not what they should be, or the loss is not finite.
     """
-    workdir = Workdir.create(workdir_path, config, examples)
+    start = open_start(start_from, config) if start_from is not None else None
+    workdir = Workdir.create(workdir_path, config, examples, start)
     if workdir.result is not None:
         return workdir.result
     set_seeds(config.training.seed)
+    steps = _steps_per_epoch(workdir_path, config)
+    if start is not None:
+        carry_over(start, workdir, steps)
     ranker = _compiled_ranker(workdir, config)
-    progress = Progress(ranker, workdir_path / CHECKPOINTS, _steps_per_epoch(workdir_path, config))
+    progress = Progress(ranker, workdir_path / CHECKPOINTS, steps)
     progress.restore()
     callbacks = [
         GuardLoss(),
@@ -62,6 +68,8 @@ def train(config: Config, examples: Path, workdir_path: Path) -> dict[str, Any]:
         "examples_per_second": round((done - first_step) * config.training.batch_size / seconds, 1),
         "metrics": metrics,
     }
+    if workdir.started_from is not None:
+        result["started_from"] = workdir.started_from
     workdir.write_result(result)
     return result
 

@@ -4,6 +4,7 @@ config.yaml  statistics.json  vocabularies/      what the model is built from
 checkpoints/                                     weights, optimiser slots, position in the data
 sample.tfrecord                                  a few examples: warm-up requests and the check at export
 examples.sha256                                  which examples it trains on
+started_from.json                                whose weights it started from, if any: path and digest of that workdir
 training.json                                    written last: steps, epochs, losses
 logs/                                            TensorBoard
 """
@@ -30,6 +31,7 @@ from mmoe_ranker.statistics import STATISTICS, Statistics
 CONFIG = "config.yaml"
 SAMPLE = "sample.tfrecord"
 DIGEST = "examples.sha256"
+STARTED_FROM = "started_from.json"
 RESULT = "training.json"
 CHECKPOINTS = "checkpoints"
 
@@ -47,11 +49,19 @@ class Workdir:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Config, examples: Path) -> Workdir:
+    def create(cls, path: Path, config: Config, examples: Path, start: Workdir | None = None) -> Workdir:
         """Makes the folder, or goes on with one that was begun with the same config.
 
+        Args:
+          path: of the folder.
+          config: what trains.
+          examples: what it trains on.
+          start: the finished training whose weights it starts from; its statistics, grown by those of the examples,
+            become the folder's.
+
         Raises:
-          InputError: the folder holds a training of another config or other files, or the examples are incomplete.
+          InputError: the folder holds a training of another config or start, or other files, or the examples are
+            incomplete.
         """
         workdir = cls(path)
         text, digest = dump_config(config), examples_digest(examples)
@@ -62,11 +72,14 @@ class Workdir:
                         f"The workdir must be new, or hold a training of the very same {what}, which would go on: "
                         f"choose another folder, or remove this one. Received: {str(path)!r}, of other {what}."
                     )
+            workdir._check_started_from(start)
             return workdir
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"The workdir must be a new or empty folder. Received: {str(path)!r}.")
         check_built_with(config, load_config(examples / CONFIG), examples)
         statistics = Statistics.load(examples)
+        if start is not None:
+            statistics = Statistics.load(start.path).grown_by(statistics)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
@@ -77,6 +90,9 @@ class Workdir:
                     writer.write(record.numpy())
             (beside / CONFIG).write_text(text, encoding="utf-8")
             (beside / DIGEST).write_text(digest, encoding="utf-8")
+            if start is not None:
+                origin = {"path": str(start.path.resolve()), "digest": start.digest()}
+                (beside / STARTED_FROM).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
             beside.replace(path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -107,6 +123,36 @@ class Workdir:
         file = self.path / RESULT
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
+    @property
+    def started_from(self) -> dict[str, str] | None:
+        """`path` and `digest` of the workdir whose weights it started from, or None."""
+        file = self.path / STARTED_FROM
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def digest(self) -> str:
+        """Tells one finished training from another: a hash of what built it and of its checkpoint's checksums."""
+        latest = self._latest_checkpoint()
+        digest = hashlib.sha256()
+        for file in (self.path / CONFIG, self.path / STATISTICS, self.path / DIGEST, Path(f"{latest}.index")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def _check_started_from(self, start: Workdir | None) -> None:
+        begun = self.started_from
+        if (begun or {}).get("digest") != (start.digest() if start else None):
+            started = f"started from {begun['path']!r}" if begun else "started from nothing"
+            given = repr(str(start.path)) if start else "no `--from`"
+            raise InputError(
+                f"The workdir {str(self.path)!r} was {started}: go on with the same `--from`, or choose another "
+                f"folder. Received: {given}."
+            )
+
+    def _latest_checkpoint(self) -> str:
+        latest = tf.train.latest_checkpoint(str(self.path / CHECKPOINTS))
+        if latest is None:
+            raise InputError(f"The workdir must hold a checkpoint. Received: {str(self.path / CHECKPOINTS)!r}.")
+        return latest
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Says that the training is done; the last thing it does."""
         beside = self.path / f".{RESULT}.tmp"
@@ -123,17 +169,23 @@ class Workdir:
     def load_ranker(self) -> Ranker:
         """The trained ranker."""
         ranker = self.build_ranker()
-        latest = tf.train.latest_checkpoint(str(self.path / CHECKPOINTS))
-        if latest is None:
-            raise InputError(f"The workdir must hold a checkpoint. Received: {str(self.path / CHECKPOINTS)!r}.")
+        self.restore(ranker=ranker)
+        return ranker
+
+    def restore(self, **objects: Any) -> None:
+        """Restores objects, by the names that training saves them under, from the newest checkpoint.
+
+        Raises:
+          InputError: there is no checkpoint, or it is damaged.
+        """
+        latest = self._latest_checkpoint()
         try:
-            tf.train.Checkpoint(ranker=ranker).restore(latest).expect_partial().assert_existing_objects_matched()
+            tf.train.Checkpoint(**objects).restore(latest).expect_partial().assert_existing_objects_matched()
         except (IndexError, AssertionError, tf.errors.OpError) as error:
             problem = " ".join(str(error).split())[:200]
             raise InputError(
                 f"The checkpoint must be whole, as training left it: train again. Received: {latest!r}, {problem}."
             ) from None
-        return ranker
 
     def sample(self) -> list[bytes]:
         """A few serialized examples of the training split."""
