@@ -14,21 +14,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mmoe_ranker.config import Config, Training
+from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.layers import HashRows, IntegerRows, VocabularyRows
 from mmoe_ranker.model import Ranker
-from mmoe_ranker.optimizers import composite_optimizer, optimized_variables
+from mmoe_ranker.optimizers import compile_ranker, optimized_variables
+from mmoe_ranker.selection_bias import AdversarialBias, InputFeatureBias
 from mmoe_ranker.training_progress import Progress
 from mmoe_ranker.workdir import CHECKPOINTS, Workdir
 
+# For each place along an axis of a variable, yesterday's place; and the axis.
+_Origins: TypeAlias = tuple[NDArray[np.int64], int]
+
 # What the weights depend on; training, split, evaluation and the combined score may change from day to day.
-_CARRIED_SECTIONS = ("item_key", "features", "objectives", "model")
+_CARRIED_SECTIONS = ("item_key", "features", "objectives", "model", "sampling")
 
 
 def open_start(path: Path, config: Config) -> Workdir:
@@ -58,9 +63,10 @@ def carry_over(start: Workdir, workdir: Workdir, steps_per_epoch: int) -> None:
     """
     if tf.train.latest_checkpoint(str(workdir.path / CHECKPOINTS)) is not None:
         return
-    old = _with_slots(start.build_ranker(), start.config.training)
+    old, new = start.build_ranker(), workdir.build_ranker()
+    compile_ranker(old, start.config.training)
     start.restore(ranker=old, optimizer=old.optimizer)
-    new = _with_slots(workdir.build_ranker(), workdir.config.training)
+    compile_ranker(new, workdir.config.training)
     copy_ranker(old, new)
     Progress(new, workdir.path / CHECKPOINTS, steps_per_epoch).save()
 
@@ -74,7 +80,7 @@ def copy_ranker(old: Ranker, new: Ranker) -> None:
       old: with its slots made.
       new: of the same features, objectives and model, and vocabularies that begin with those of `old`.
     """
-    origins = {table.ref(): rows for table, rows in _tables_by_value(old, new)}
+    origins = {variable.ref(): found for variable, found in _variables_by_value(old, new)}
     counterpart = {}
     for before, after in _variable_pairs(old, new):
         _copy(before, after, origins.get(after.ref()))
@@ -123,16 +129,23 @@ def joint_origins(origins: Sequence[NDArray[np.int64]], old_num_rows: Sequence[i
     return joint
 
 
-def _tables_by_value(old: Ranker, new: Ranker) -> Iterator[tuple[tf.Variable, NDArray[np.int64]]]:
-    """The tables of today's ranker whose rows stand for values, with the origins of their rows."""
-    origins = {name: row_origins(old.feature_rows.rows[name], rows) for name, rows in new.feature_rows.rows.items()}
-    for name, layer in new.encoder.tables.items():
-        yield layer.embeddings, origins[name]
-    if new.shallow_tower is not None and old.shallow_tower is not None:
-        num_rows = old.shallow_tower.num_rows
-        for names in [*((name,) for name in num_rows), *new.shallow_tower.crosses]:
-            table = new.shallow_tower.tables["_x_".join(names)].embeddings
-            yield table, joint_origins([origins[name] for name in names], [num_rows[name] for name in names])
+def _variables_by_value(old: Ranker, new: Ranker) -> Iterator[tuple[tf.Variable, _Origins]]:
+    """The variables of today's ranker along one axis of which stand the values of a feature, with their origins."""
+    rows = {name: row_origins(old.feature_rows.rows[name], rows) for name, rows in new.feature_rows.rows.items()}
+    tables = dict(new.encoder.tables)
+    if isinstance(new.bias, InputFeatureBias):
+        tables |= new.bias.tables
+    for name, layer in tables.items():
+        yield layer.embeddings, (rows[name], 0)
+    if isinstance(new.bias, AdversarialBias):
+        for name, head in new.bias.heads.items():
+            yield head.kernel, (rows[name], 1)
+            yield head.bias, (rows[name], 0)
+    if new.bias.tower is not None:
+        num_rows = old.bias.tower.num_rows
+        for names in [*((name,) for name in num_rows), *new.bias.tower.crosses]:
+            joint = joint_origins([rows[name] for name in names], [num_rows[name] for name in names])
+            yield new.bias.tower.tables["_x_".join(names)].embeddings, (joint, 0)
 
 
 def _variable_pairs(old: tf.Module, new: tf.Module) -> Iterator[tuple[tf.Variable, tf.Variable]]:
@@ -151,13 +164,5 @@ def _variable_pairs(old: tf.Module, new: tf.Module) -> Iterator[tuple[tf.Variabl
                 waiting.append((old_children[name], child))
 
 
-def _copy(before: tf.Variable, after: tf.Variable, origins: NDArray[np.int64] | None) -> None:
-    after.assign(before if origins is None else tf.gather(before, origins))
-
-
-def _with_slots(ranker: Ranker, training: Training) -> Ranker:
-    ranker.compile(optimizer=composite_optimizer(ranker, training))
-    for optimizer, variables in zip(ranker.optimizer.optimizers, optimized_variables(ranker), strict=True):
-        # Keras' older optimisers make slots at their first step otherwise; a checkpoint fills only what is there.
-        optimizer._create_all_weights(variables)
-    return ranker
+def _copy(before: tf.Variable, after: tf.Variable, origins: _Origins | None) -> None:
+    after.assign(before if origins is None else tf.gather(before, origins[0], axis=origins[1]))

@@ -20,6 +20,17 @@ _OPTIMIZERS = {
 }
 
 
+def compile_ranker(ranker: Ranker, training: Training) -> None:
+    """Compiles with the optimiser that the config describes, and makes its slots at once.
+
+    Keras' older optimisers make slots at their first step otherwise, and a checkpoint that is read and written before
+    that step would lose them.
+    """
+    ranker.compile(optimizer=composite_optimizer(ranker, training))
+    for optimizer, variables in zip(ranker.optimizer.optimizers, optimized_variables(ranker), strict=True):
+        optimizer._create_all_weights(variables)
+
+
 def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimizers.legacy.Optimizer:
     """The optimiser that the config describes, for `ranker.compile`.
 

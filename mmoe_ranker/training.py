@@ -1,7 +1,7 @@
 """Training: chronological passes from shards, with checkpoints from which a killed run goes on as if nothing had been.
 
 Reads like its own table of contents: `train`. How far it is, is in `training_progress`; what happens between steps, in
-`training_callbacks`.
+`training_callbacks` and `training_guards`; between passes, in `early_stopping`; before the first, in `incremental`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import training_dataset
+from mmoe_ranker.early_stopping import EarlyStopping, check_validation_split
 from mmoe_ranker.incremental import carry_over, open_start
 from mmoe_ranker.model import Ranker
-from mmoe_ranker.optimizers import composite_optimizer
+from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.statistics import Statistics
-from mmoe_ranker.training_callbacks import REPORT_STEPS, GuardLoss, ProgressBar, SaveProgress
+from mmoe_ranker.training_callbacks import REPORT_STEPS, ProgressBar, SaveProgress
+from mmoe_ranker.training_guards import Guards
 from mmoe_ranker.training_progress import Progress
-from mmoe_ranker.workdir import CHECKPOINTS, Workdir
+from mmoe_ranker.workdir import BEST, CHECKPOINTS, Workdir
 
 
 def train(config: Config, examples: Path, workdir_path: Path, start_from: Path | None = None) -> dict[str, Any]:
@@ -34,12 +36,14 @@ def train(config: Config, examples: Path, workdir_path: Path, start_from: Path |
       start_from: workdir of a finished training that this one goes on from, on newer examples (`incremental`).
 
     Returns:
-      The result, as written to `training.json`: epochs, steps, examples per second, metrics of the last pass.
+      The result, as written to `training.json`: passes and steps done, examples per second, each pass's metrics and
+      validation loss, which pass was kept, and its metrics.
 
     Raises:
-      InputError: examples or workdir are not what they should be, or the loss is not finite.
+      InputError: examples, workdir or start are not what they should be, or a guard stopped it (`training_guards`).
     """
     start = open_start(start_from, config) if start_from is not None else None
+    check_validation_split(config, examples)
     workdir = Workdir.create(workdir_path, config, examples, start)
     if workdir.result is not None:
         return workdir.result
@@ -50,26 +54,30 @@ def train(config: Config, examples: Path, workdir_path: Path, start_from: Path |
     ranker = _compiled_ranker(workdir, config)
     progress = Progress(ranker, workdir_path / CHECKPOINTS, steps)
     progress.restore()
+    stopping = EarlyStopping(config, ranker, progress, examples, workdir_path / BEST)
     callbacks = [
-        GuardLoss(),
+        Guards(config, ranker, progress, workdir),
         SaveProgress(progress, config.training.checkpoint_steps),
         tf.keras.callbacks.TensorBoard(workdir_path / "logs", update_freq=REPORT_STEPS, profile_batch=0),
         ProgressBar(config, progress),
     ]
-    started, first_step, metrics = time.perf_counter(), progress.total_steps, {}
-    while (epoch := int(progress.epoch)) < config.training.epochs:
+    started, first_step = time.perf_counter(), progress.total_steps
+    stopping.after_pass()  # of a run that was killed while it validated
+    while (epoch := int(progress.epoch)) < config.training.epochs and not stopping.stops:
         dataset = training_dataset(examples, config, ranker.feature_rows, epoch, int(progress.step))
-        history = ranker.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks)
-        metrics = {name: float(values[-1]) for name, values in history.history.items()}
-    seconds, done = time.perf_counter() - started, progress.total_steps
+        ranker.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks)
+        stopping.after_pass()
+    stopping.restore_best()
+    seconds = time.perf_counter() - started
     result = {
-        "epochs": config.training.epochs,
-        "steps": done,
-        "examples_per_second": round((done - first_step) * config.training.batch_size / seconds, 1),
-        "metrics": metrics,
+        "epochs": int(progress.epoch),
+        "steps": progress.total_steps,
+        "examples_per_second": round((progress.total_steps - first_step) * config.training.batch_size / seconds, 1),
+        "kept_pass": stopping.kept_pass + 1,
+        "metrics": progress.passes[stopping.kept_pass]["metrics"],
+        "passes": progress.passes,
+        "started_from": workdir.started_from,
     }
-    if workdir.started_from is not None:
-        result["started_from"] = workdir.started_from
     workdir.write_result(result)
     return result
 
@@ -83,7 +91,7 @@ def set_seeds(seed: int) -> None:
 
 def _compiled_ranker(workdir: Workdir, config: Config) -> Ranker:
     ranker = workdir.build_ranker()
-    ranker.compile(optimizer=composite_optimizer(ranker, config.training))
+    compile_ranker(ranker, config.training)
     return ranker
 
 

@@ -1,8 +1,8 @@
-"""What happens between the steps of a training: it is shown, guarded and saved."""
+"""What happens between the steps of a training: it is shown and saved (`training_guards` looks after it)."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -26,6 +26,10 @@ class SaveProgress(tf.keras.callbacks.Callback):
         # Keras hands over the metrics as they are on the device; this callback does not look at them.
         self._supports_tf_logs = True
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Lets metrics go on where a killed pass had come to."""
+        self._progress.resume_metrics()
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts the step, and saves where it is time."""
         self._progress.step.assign_add(1)
@@ -40,26 +44,15 @@ class SaveProgress(tf.keras.callbacks.Callback):
                 "The training split must have as many batches as its statistics say "
                 f"({self._progress.steps_per_epoch}). Received: {int(self._progress.step)}."
             )
-        self._progress.step.assign(0)
-        self._progress.epoch.assign_add(1)
-        self._progress.save()
+        self._progress.end_pass(flat_metrics(logs))
 
 
-class GuardLoss(tf.keras.callbacks.Callback):
-    """Stops with a sentence when the loss is not finite, before a checkpoint of it is saved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._supports_tf_logs = True
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Looks at the loss of the step."""
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise InputError(
-                "The training loss must stay finite: lower `training.optimizer.learning_rate`, or look for extreme "
-                f"values among numeric features and labels. Received: {loss} at step {batch} of the pass."
-            )
+def flat_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of Keras' logs as numbers, those of a metric with several among them."""
+    flat: dict[str, float] = {}
+    for name, value in logs.items():
+        flat |= flat_metrics(value) if isinstance(value, Mapping) else {name: float(value)}
+    return flat
 
 
 class ProgressBar(tf.keras.callbacks.Callback):

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
 
 _KEPT_CHECKPOINTS = 2
+
+
+class _Records(tf.train.experimental.PythonState):
+    """What is known of the passes done, as JSON in the checkpoint."""
+
+    def __init__(self) -> None:
+        self.passes: list[dict[str, Any]] = []
+
+    def serialize(self) -> str:
+        return json.dumps(self.passes)
+
+    def deserialize(self, string_value: str) -> None:
+        self.passes = json.loads(string_value)
 
 
 class Progress:
     """How far a training is, saved with the weights in one checkpoint, so that the two can never disagree.
 
     Args:
-      ranker: compiled; its weights and its optimiser's slots are saved.
+      ranker: compiled; its weights, its metrics and its optimiser's slots are saved.
       folder: of the checkpoints.
       steps_per_epoch: how many batches a pass has.
     """
@@ -24,7 +40,12 @@ class Progress:
         self.steps_per_epoch = steps_per_epoch
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.step = tf.Variable(0, dtype=tf.int64)  # of the epoch
-        checkpoint = tf.train.Checkpoint(ranker=ranker, optimizer=ranker.optimizer, epoch=self.epoch, step=self.step)
+        self._ranker = ranker
+        self._records = _Records()
+        self._metrics: list[tf.Tensor] = []
+        checkpoint = tf.train.Checkpoint(
+            ranker=ranker, optimizer=ranker.optimizer, epoch=self.epoch, step=self.step, records=self._records
+        )
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=_KEPT_CHECKPOINTS)
 
     @property
@@ -32,10 +53,45 @@ class Progress:
         """Steps done since the training began."""
         return int(self.epoch) * self.steps_per_epoch + int(self.step)
 
+    @property
+    def passes(self) -> list[dict[str, Any]]:
+        """A record a pass that is done, with its `metrics`; whoever adds to one saves."""
+        return self._records.passes
+
     def restore(self) -> None:
         """Goes to where the newest checkpoint is; without one, saves the first."""
         self._manager.restore_or_initialize()
+        if int(self.step):
+            self._metrics = [tf.identity(variable) for variable in self._metric_variables()]
+
+    def resume_metrics(self) -> None:
+        """Gives the metrics what they had counted of the pass before the kill; `fit` resets them when it starts."""
+        if self._metrics:
+            for variable, value in zip(self._metric_variables(), self._metrics, strict=True):
+                variable.assign(value)
+            self._metrics = []
+
+    def end_pass(self, metrics: dict[str, float]) -> None:
+        """Records a pass, and saves its end as the start of the next."""
+        self.passes.append({"metrics": metrics})
+        self.step.assign(0)
+        self.epoch.assign_add(1)
+        self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint; the one before stays until it is whole."""
+        """Writes a checkpoint; the one before stays until it is whole.
+
+        Raises:
+          InputError: a weight is not finite.
+        """
+        for variable in self._ranker.trainable_variables:
+            if not bool(tf.reduce_all(tf.math.is_finite(variable))):
+                raise InputError(
+                    "The weights must stay finite, so no checkpoint of these was saved: lower "
+                    "`training.optimizer.learning_rate`, or look for extreme values among numeric features and labels. "
+                    f"Received: {variable.name!r} with NaN or infinity at step {self.total_steps}."
+                )
         self._manager.save()
+
+    def _metric_variables(self) -> list[tf.Variable]:
+        return [variable for metric in self._ranker.metrics for variable in metric.variables]

@@ -2,6 +2,7 @@
 
 config.yaml  statistics.json  vocabularies/      what the model is built from
 checkpoints/                                     weights, optimiser slots, position in the data
+best/                                            weights of the best pass so far, while early stopping trains
 sample.tfrecord                                  a few examples: warm-up requests and the check at export
 examples.sha256                                  which examples it trains on
 started_from.json                                whose weights it started from, if any: path and digest of that workdir
@@ -34,6 +35,7 @@ DIGEST = "examples.sha256"
 STARTED_FROM = "started_from.json"
 RESULT = "training.json"
 CHECKPOINTS = "checkpoints"
+BEST = "best"
 
 _SAMPLE_SIZE = 256
 
@@ -160,10 +162,12 @@ class Workdir:
         beside.replace(self.path / RESULT)
 
     def build_ranker(self) -> Ranker:
-        """A ranker with its variables made but not trained."""
+        """A ranker with its variables made, those of the loss too, but not trained."""
         config = self.config
         ranker = Ranker(config, Statistics.load(self.path))
-        ranker(ranker.feature_rows(missing_features(config)))
+        labels = {name: tf.constant([float("nan")]) for name in config.objective_names}
+        ranker.compute_loss((ranker.feature_rows(missing_features(config)), labels))
+        ranker.reset_metrics()
         return ranker
 
     def load_ranker(self) -> Ranker:

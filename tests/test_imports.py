@@ -43,8 +43,11 @@ ALLOWED = {
     "workdir": _MODEL,
     "training_progress": _TRAINING,
     "training_callbacks": _TRAINING | {"training_progress"},
+    "training_guards": _TRAINING | {"training_progress", "training_callbacks"},
+    "early_stopping": _TRAINING | {"training_progress"},
     "incremental": _TRAINING | {"training_progress"},
-    "training": _TRAINING | {"training_progress", "training_callbacks", "incremental"},
+    "training": _TRAINING
+    | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
     "evaluation": _TRAINING | {"metrics", "combined_score"},
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures"},

@@ -18,7 +18,7 @@ from mmoe_ranker.evaluation import evaluate_workdir
 from mmoe_ranker.incremental import carry_over, joint_origins, open_start, row_origins
 from mmoe_ranker.layers import HashRows, VocabularyRows
 from mmoe_ranker.model import Ranker
-from mmoe_ranker.optimizers import composite_optimizer, optimized_variables
+from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.statistics import LabelStatistics, NumericStatistics, Statistics
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import CHECKPOINTS, RESULT, Workdir
@@ -131,9 +131,7 @@ def test_slots_go_with_their_rows(days: Days, tmp_path: Path) -> None:
     rankers = []
     for workdir in (start, begun):
         ranker = workdir.build_ranker()
-        ranker.compile(optimizer=composite_optimizer(ranker, days.config.training))
-        for optimizer, variables in zip(ranker.optimizer.optimizers, optimized_variables(ranker), strict=True):
-            optimizer._create_all_weights(variables)
+        compile_ranker(ranker, days.config.training)
         workdir.restore(ranker=ranker, optimizer=ranker.optimizer)
         rankers.append(ranker)
     old, new = rankers
@@ -151,7 +149,7 @@ def test_slots_go_with_their_rows(days: Days, tmp_path: Path) -> None:
         np.testing.assert_array_equal(accumulators[1][after], accumulators[0][before], err_msg=value)
     # The shallow tower's cross, by Adam.
     moments = [
-        adam.get_slot(ranker.shallow_tower.tables["position_x_device"].embeddings, "v").numpy()
+        adam.get_slot(ranker.bias.tower.tables["position_x_device"].embeddings, "v").numpy()
         for ranker, adam in zip(rankers, (old_adam, new_adam), strict=True)
     ]
     assert np.ptp(moments[0]) > 0
