@@ -11,12 +11,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import parse_examples
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import feature_field
+from mmoe_ranker.layers import ExpertHealth, SilentExperts
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.statistics import Statistics
 from mmoe_ranker.training_callbacks import REPORT_STEPS, flat_metrics
@@ -28,6 +31,9 @@ _LOOKS = 3
 # Logits whose standard deviation is below this say the same of all impressions: no ranking comes of them. It is far
 # below the spread that a ranker starts with or that a rare objective comes to, and above float32's rounding.
 _LEAST_SPREAD = 1e-5
+# A mean utilisation of less than this share of an equal part, 1 / E, in every gate: next to none. The metric
+# `dead_experts` counts from 0.01 of it on, which a gate that has made up its mind may well come to.
+_LEAST_UTILISATION = 1e-4
 # With fewer impressions a sample says nothing about spread.
 _LEAST_SAMPLE = 32
 
@@ -46,7 +52,7 @@ class Guards(tf.keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
         self._checkpoint_steps = config.training.checkpoint_steps
-        self._looks = [ConstantPredictions(config, ranker, workdir)]
+        self._looks = [ConstantPredictions(config, ranker, workdir), DeadExperts(ranker)]
         self._supports_tf_logs = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -121,3 +127,53 @@ class ConstantPredictions:
                 f"Received: the same prediction for all impressions at {_LOOKS} looks in a row, of "
                 f"{', '.join(f'`{name}`' for name in constant_names)}."
             )
+
+
+class DeadExperts:
+    """Finds experts that answer no impression, or that no gate asks, from what their metrics counted between looks."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self._metrics = [metric for metric in ranker.metrics if isinstance(metric, SilentExperts | ExpertHealth)]
+        self._counted = [(0.0, np.zeros(metric.sums.shape)) for metric in self._metrics]
+        self._found: list[Any] = [0 for _ in self._metrics]
+
+    def __call__(self) -> None:
+        """Looks.
+
+        Raises:
+          InputError: an expert was dead at several looks in a row.
+        """
+        for index, metric in enumerate(self._metrics):
+            count, sums = float(metric.count), np.asarray(metric.sums, dtype=np.float64)
+            before, sums_before = self._counted[index]
+            self._counted[index] = (count, sums)
+            if count < before:  # a new pass
+                before, sums_before = 0.0, np.zeros_like(sums)
+            if count == before:
+                continue
+            window = (sums - sums_before) / (count - before)
+            silent = isinstance(metric, SilentExperts)
+            dead = window == 0.0 if silent else unused_experts(window[:, : metric.num_experts], metric.own_experts)
+            self._found[index] = np.where(dead, self._found[index] + 1, 0)
+            if np.any(self._found[index] >= _LOOKS):
+                why = "answered every impression with zeros" if silent else "had a utilisation of about 0 in every gate"
+                raise InputError(
+                    "Every expert must take part: lower `training.optimizer.learning_rate`, raise "
+                    "`model.sharing.gate_dropout`, or take fewer experts. Received: "
+                    f"{int(np.sum(self._found[index] >= _LOOKS))} of {np.size(dead)} experts that {why} between "
+                    f"{_LOOKS + 1} looks."
+                )
+
+
+def unused_experts(utilisation: NDArray[np.float64], own_experts: int) -> NDArray[np.bool_]:
+    """Which experts next to no gate asks: an objective's own by its gate, a shared one by all.
+
+    Args:
+      utilisation: [T, E], means of the gates, an objective's own experts first.
+      own_experts: O, how many of the E are the objective's own.
+
+    Returns:
+      [T O + E - O], the own experts of the first objective first.
+    """
+    unused = utilisation < _LEAST_UTILISATION / utilisation.shape[1]
+    return np.concatenate([unused[:, :own_experts].reshape(-1), unused[:, own_experts:].all(axis=0)])
