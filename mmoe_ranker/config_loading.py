@@ -66,6 +66,22 @@ def parse_config(raw: Mapping[str, Any], where: str = "given") -> Config:
         raise InputError(f"The config {where} is not valid: " + "\n".join(sentences)) from None
 
 
+def override_config(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The config with other values at some keys, checked as a whole again.
+
+    Args:
+      config: to change; it stays as it is.
+      overrides: values by dotted key, such as `training.optimizer.learning_rate`, each as YAML would give it.
+
+    Raises:
+      InputError: a key leads nowhere, or the changed config breaks a rule.
+    """
+    raw = config.model_dump(mode="json")
+    for path, value in overrides.items():
+        _put(raw, path, value)
+    return parse_config(raw, f"`{config.name}`")
+
+
 def dump_config(config: Config) -> str:
     """The whole config as YAML, defaults included; `parse_config` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
@@ -112,6 +128,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"The value of the override `{path}` must be YAML. Received: {text!r}.") from None
+    _put(raw, path, value)
+
+
+def _put(raw: dict[str, Any], path: str, value: Any) -> None:
     keys = path.split(".")
     node: Any = raw
     for depth, key in enumerate(keys):

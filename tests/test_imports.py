@@ -51,6 +51,7 @@ ALLOWED = {
     "evaluation": _TRAINING | {"metrics", "combined_score"},
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures"},
+    "describe": _MODEL | {"serving_signatures"},
     "plots": _TRAINING | {"metrics", "evaluation"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }

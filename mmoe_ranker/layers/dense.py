@@ -14,8 +14,8 @@ import tensorflow as tf
 def dense_stack(units: Sequence[int], dropout: float = 0.0, name: str | None = None) -> tf.keras.Sequential:
     """ReLU layers of these widths, each followed by dropout where its rate is above 0; no layer gives the identity."""
     layers: list[tf.keras.layers.Layer] = []
-    for width in units:
-        layers.append(tf.keras.layers.Dense(width, activation="relu"))
+    for depth, width in enumerate(units):
+        layers.append(tf.keras.layers.Dense(width, activation="relu", name=f"{name or 'dense'}_{depth}"))
         if dropout:
             layers.append(tf.keras.layers.Dropout(dropout))
     return tf.keras.Sequential(layers or [tf.keras.layers.Activation("linear")], name=name)

@@ -87,7 +87,8 @@ class MixtureOfExperts(tf.keras.layers.Layer):
         gates = used = tf.nn.softmax(logits)  # [B, T, E]
         if training and self.gate_dropout:
             used = drop_experts(gates, self.generator.uniform(tf.shape(gates)) >= self.gate_dropout)
-        return tf.matmul(used, experts), gates
+        with tf.name_scope("mixture"):
+            return tf.matmul(used, experts), gates
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
