@@ -24,6 +24,7 @@ EXTRAS = {
         "tensorflow>=2.18,<2.22",
         "tensorflow-serving-api>=2.18,<2.22",
     ],
+    "tune": ["optuna>=4.2,<5", "matplotlib>=3.9,<4"],
     "notebooks": ["matplotlib>=3.9,<4", "ipykernel>=6.29", "nbclient>=0.10,<1", "nbformat>=5.10,<6"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -23,11 +22,10 @@ import click
 from tqdm import tqdm
 
 from mmoe_ranker import __version__
+from mmoe_ranker.cli_errors import sentence_for
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
 
-# What is installed with the command itself; anything else that is missing belongs to an extra.
-_PARTS = ("mmoe_ranker", "pipelines", "serving")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -49,7 +47,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # to be raised again, unless the system has a sentence for it
-        sentence = _sentence_for_system_error(error)
+        sentence = sentence_for(error)
         if sentence is None:
             raise
         _fail(*sentence)
@@ -101,32 +99,6 @@ def _elapsed(step: str) -> Iterator[None]:
         thread.join()
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _sentence_for_system_error(error: BaseException) -> tuple[str, int] | None:
-    """A sentence and a status for what the machine lacks or refuses, however deep a library has wrapped it."""
-    for cause in _causes(error):
-        if isinstance(cause, InputError):
-            return str(cause), 2
-        if isinstance(cause, ModuleNotFoundError) and str(cause.name).split(".")[0] not in _PARTS:
-            sentence = "This command needs an extra of the package: `pip install 'mmoe_ranker[all]'` brings them all."
-            return f"{sentence} Received: {cause}.", 2
-        no_space = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        # TensorFlow's file system says it in words.
-        if no_space or "No space left on device" in str(cause):
-            return f"The disk is full; nothing was published. Received: {cause}.", 1
-        # By name, because TensorFlow is not imported here.
-        if type(cause).__name__ == "DataLossError":
-            return f"A file is damaged; make it again. Received: {' '.join(str(cause).split())[:300]}.", 2
-        if isinstance(cause, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)):
-            return f"A file or folder must be there and allow this use. Received: {cause}.", 2
-    return None
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mmoe-ranker")
 def cli() -> None:
@@ -140,6 +112,9 @@ def cli() -> None:
 
 _config_option = click.option("--config", "config_path", required=True, help="YAML file, or a preset's name.")
 _set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key.")
+_json_option = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it here too."
+)
 
 
 @cli.command()
@@ -217,22 +192,73 @@ def train(
 
 
 @cli.command()
+@_config_option
+@click.option("--examples", "examples_path", type=_FOLDER, help="Folder of examples, for what is counted on them.")
+@_set_option
+@_json_option
+def describe(config_path: str, examples_path: Path | None, overrides: tuple[str, ...], json_path: Path | None) -> None:
+    """Print parameters and multiplications per example of a model, layer by layer."""
+    config = load_config(config_path, overrides)
+    _check_json(json_path)
+    _load_tensorflow()
+    from mmoe_ranker.config_matching import check_built_with
+    from mmoe_ranker.describe import describe as describe_model
+    from mmoe_ranker.describe import format_description
+    from mmoe_ranker.statistics import Statistics
+
+    statistics = None
+    if examples_path is not None:
+        statistics = Statistics.load(examples_path)
+        check_built_with(config, load_config(examples_path / "config.yaml"), examples_path)
+    description = describe_model(config, statistics)
+    _write_json(description.as_json(), json_path)
+    click.echo(format_description(description))
+
+
+@cli.command()
+@_config_option
+@click.option("--examples", "examples_path", type=_FOLDER, required=True)
+@click.option("--study", type=_FOLDER, required=True, help="Folder for the trials and what they found.")
+@click.option("--search", "search_path", type=click.Path(path_type=Path), required=True, help="YAML: what varies.")
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, earlier runs included."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of what is proposed.")
+@_set_option
+def tune(
+    config_path: str,
+    examples_path: Path,
+    study: Path,
+    search_path: Path,
+    trials: int,
+    seed: int,
+    overrides: tuple[str, ...],
+) -> None:
+    """Search config keys with Optuna for the best validation metrics; run again after a kill, it goes on."""
+    from mmoe_ranker.tuning_search import load_search
+
+    config, search = load_config(config_path, overrides), load_search(search_path)
+    _load_tensorflow()
+    from mmoe_ranker.tuning import tune as tune_config
+    from mmoe_ranker.tuning_report import write_report
+
+    click.echo(write_report(tune_config(config, examples_path, study, search, trials, seed), config, search, study))
+    click.echo(f"Wrote trials.csv, the best config and plots to {study}.")
+
+
+@cli.command()
 @click.option("--workdir", type=_FOLDER, required=True)
 @click.option("--examples", "examples_path", type=_FOLDER, required=True)
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
+@_json_option
 def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | None) -> None:
     """Print the metrics of a trained ranker on a split."""
     _load_tensorflow()
     from mmoe_ranker.evaluation import evaluate_workdir, format_report
 
-    if json_path is not None and not json_path.parent.is_dir():
-        raise InputError(f"The folder of `--json` must exist. Received: {str(json_path)!r}.")
+    _check_json(json_path)
     report = evaluate_workdir(workdir, examples_path, split)
-    if json_path is not None:
-        beside = json_path.with_name(f".{json_path.name}.tmp")
-        beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        beside.replace(json_path)
+    _write_json(report, json_path)
     click.echo(format_report(report))
 
 
@@ -280,6 +306,18 @@ def rank(target: str, name: str, source: str, timeout: float) -> None:
         except RankingError as error:
             _fail(str(error), 1)
     click.echo(json.dumps(ranking))
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"The folder of `--json` must exist. Received: {str(path)!r}.")
+
+
+def _write_json(document: Any, path: Path | None) -> None:
+    if path is not None:
+        beside = path.with_name(f".{path.name}.tmp")
+        beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
 
 
 def _read_request(source: str) -> Any:

@@ -6,20 +6,23 @@ A mistake is named by its path (`model.sharing.experts`), what is allowed there,
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.resources
 import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _PRESETS = importlib.resources.files("mmoe_ranker") / "presets"
 
@@ -41,13 +44,7 @@ def load_config(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
       InputError: the file is missing or not YAML, an override leads nowhere, or the config breaks a rule.
     """
     text, where = _read(source)
-    try:
-        raw = yaml.load(text, _OneValueAKey)
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"The config {where} must be a YAML mapping. Received: {problem}.") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"The config {where} must be a YAML mapping. Received: {type(raw).__name__}.")
+    raw = parse_mapping(text, f"The config {where}")
     for override in overrides:
         _apply(raw, override)
     return parse_config(raw, where)
@@ -59,11 +56,31 @@ def parse_config(raw: Mapping[str, Any], where: str = "given") -> Config:
     Raises:
       InputError: one sentence a mistake, each naming its path, what is allowed and what was received.
     """
+    return validated(Config, raw, f"The config {where}")
+
+
+def parse_mapping(text: str, what: str) -> dict[str, Any]:
+    """Reads YAML that must be a mapping, each of its keys once; `what` begins the sentence for a mistake."""
     try:
-        return Config.model_validate(dict(raw))
+        raw = yaml.load(text, _OneValueAKey)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{what} must be a YAML mapping. Received: {' '.join(str(error).split())}.") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{what} must be a YAML mapping. Received: {type(raw).__name__}.")
+    return raw
+
+
+def validated(model: type[_Model], raw: Mapping[str, Any], what: str) -> _Model:
+    """Checks a mapping against a model of pydantic, with the sentences of the config for its mistakes.
+
+    Raises:
+      InputError: one sentence a mistake, each naming its path, what is allowed and what was received.
+    """
+    try:
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        sentences = [_sentence(dict(detail)) for detail in error.errors()]
-        raise InputError(f"The config {where} is not valid: " + "\n".join(sentences)) from None
+        sentences = [_sentence(dict(detail), model) for detail in error.errors()]
+        raise InputError(f"{what} is not valid: " + "\n".join(sentences)) from None
 
 
 def override_config(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -160,8 +177,9 @@ def _list_index(node: list[Any], key: str, path: str) -> int:
     raise InputError(f"The override `{path}` must name an entry of its list; allowed: {allowed}. Received: {key!r}.")
 
 
-def _sentence(detail: dict[str, Any]) -> str:
-    path = [str(part) for part in detail["loc"] if not _is_union_tag(part, detail["loc"])]
+def _sentence(detail: dict[str, Any], root: type[BaseModel]) -> str:
+    tags = _tags(root)
+    path = [str(part) for part in detail["loc"] if not _is_union_tag(part, detail["loc"], tags)]
     received, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
     if kind == "value_error":
         parts = str(context["error"]).split("||")
@@ -169,7 +187,7 @@ def _sentence(detail: dict[str, Any]) -> str:
             return f"`{parts[0]}` {parts[1]}. Received: {parts[2]}."
         return f"`{'.'.join(path) or 'config'}` {parts[0]}. Received: {parts[1]}."
     if kind == "extra_forbidden":
-        allowed = _fields_at(detail["loc"][:-1])
+        allowed = _fields_at(detail["loc"][:-1], root, tags)
         near = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f" (did you mean `{near[0]}`?)" if near else ""
         return f"`{'.'.join(path)}` is not a key here{hint}; allowed: {', '.join(allowed)}. Received: {path[-1]!r}."
@@ -185,9 +203,9 @@ def _sentence(detail: dict[str, Any]) -> str:
     return f"`{'.'.join(path)}` {rule.replace('should', 'must', 1)}. Received: {received!r}."
 
 
-def _is_union_tag(part: object, location: tuple[object, ...]) -> bool:
+def _is_union_tag(part: object, location: tuple[object, ...], tags: Container[object]) -> bool:
     # pydantic puts the chosen member of a union by `kind` into the path, after a list index or the field's name.
-    return (isinstance(part, str) and part in _TAGS and location.index(part) > 0) or part == "[key]"
+    return (isinstance(part, str) and part in tags and location.index(part) > 0) or part == "[key]"
 
 
 def _models(annotation: object) -> list[type[BaseModel]]:
@@ -203,20 +221,22 @@ def _tag(model: type[BaseModel]) -> str | None:
     return typing.get_args(kind.annotation)[0] if kind is not None else None
 
 
-def _all_models(model: type[BaseModel] = Config) -> list[type[BaseModel]]:
+def _all_models(model: type[BaseModel]) -> list[type[BaseModel]]:
     below = [inner for field in model.model_fields.values() for inner in _models(field.annotation)]
     return [model, *(deep for inner in below for deep in _all_models(inner))]
 
 
-_TAGS = {tag for model in _all_models() if (tag := _tag(model)) is not None}
+@functools.lru_cache
+def _tags(root: type[BaseModel]) -> frozenset[str]:
+    return frozenset(tag for model in _all_models(root) if (tag := _tag(model)) is not None)
 
 
-def _fields_at(location: tuple[object, ...]) -> list[str]:
-    candidates: list[type[BaseModel]] = [Config]
+def _fields_at(location: tuple[object, ...], root: type[BaseModel], tags: Container[object]) -> list[str]:
+    candidates: list[type[BaseModel]] = [root]
     for part in location:
         if isinstance(part, str) and any(part in model.model_fields for model in candidates):
             fields = [model.model_fields[part] for model in candidates if part in model.model_fields]
             candidates = [inner for field in fields for inner in _models(field.annotation)]
-        elif part in _TAGS:
+        elif part in tags:
             candidates = [model for model in candidates if _tag(model) == part]
     return sorted({name for model in candidates for name in model.model_fields})

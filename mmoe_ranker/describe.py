@@ -146,7 +146,7 @@ def match_multiplications(
 
 def format_description(description: Description) -> str:
     """The description as a table, with what is not known as "-" and a line on it."""
-    rows = [("layer", "parameters", "multiplications", "once a request")]
+    rows: list[tuple[str, ...]] = [("layer", "parameters", "multiplications", "once a request")]
     rows += [
         (layer.layer, _number(layer.parameters), _number(layer.multiplications), _number(layer.once_a_request))
         for layer in description.layers
@@ -216,7 +216,8 @@ def _placeholders(config: Config, contexts: int, candidates: int) -> dict[str, t
     for name, spec in feature_specs(config, None).items():
         feature = config.feature(name)
         rows = contexts if feature.side == "context" else candidates
-        inner = [feature.max_length if size is None else size for size in spec.shape.as_list()[1:]]
+        # Of all features, only a sequence has an open end.
+        inner = [getattr(feature, "max_length", None) if size is None else size for size in spec.shape.as_list()[1:]]
         placeholders[name] = tf.compat.v1.placeholder(spec.dtype, [rows, *inner])
     return placeholders
 

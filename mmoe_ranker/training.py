@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ from mmoe_ranker.training_progress import Progress
 from mmoe_ranker.workdir import BEST, CHECKPOINTS, Workdir
 
 
-def train(config: Config, examples: Path, workdir_path: Path, start_from: Path | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    examples: Path,
+    workdir_path: Path,
+    start_from: Path | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
     """Trains a ranker on a folder of examples; goes on where an earlier call for the same workdir was stopped.
 
     Args:
@@ -34,6 +41,7 @@ def train(config: Config, examples: Path, workdir_path: Path, start_from: Path |
       examples: folder that `mmoe-ranker examples` wrote.
       workdir_path: where checkpoints, logs and the result go.
       start_from: workdir of a finished training that this one goes on from, on newer examples (`incremental`).
+      callbacks: called after those of the training itself: a pass is saved before they see its end.
 
     Returns:
       The result, as written to `training.json`: passes and steps done, examples per second, each pass's metrics and
@@ -55,17 +63,18 @@ def train(config: Config, examples: Path, workdir_path: Path, start_from: Path |
     progress = Progress(ranker, workdir_path / CHECKPOINTS, steps)
     progress.restore()
     stopping = EarlyStopping(config, ranker, progress, examples, workdir_path / BEST)
-    callbacks = [
+    all_callbacks = [
         Guards(config, ranker, progress, workdir),
         SaveProgress(progress, config.training.checkpoint_steps),
         tf.keras.callbacks.TensorBoard(workdir_path / "logs", update_freq=REPORT_STEPS, profile_batch=0),
         ProgressBar(config, progress),
+        *callbacks,
     ]
     started, first_step = time.perf_counter(), progress.total_steps
     stopping.after_pass()  # of a run that was killed while it validated
     while (epoch := int(progress.epoch)) < config.training.epochs and not stopping.stops:
         dataset = training_dataset(examples, config, ranker.feature_rows, epoch, int(progress.step))
-        ranker.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks)
+        ranker.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=all_callbacks)
         stopping.after_pass()
     stopping.restore_best()
     seconds = time.perf_counter() - started

@@ -21,6 +21,7 @@ _MODEL = _DATA | _PARTS | {"dataset", "model"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
 ALLOWED = {
     "errors": set(),
+    "cli_errors": _LEAVES,
     "metrics": _LEAVES,
     "combined_score": _LEAVES,
     **{section: {"config_fields"} for section in _SECTIONS},
@@ -52,6 +53,9 @@ ALLOWED = {
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures"},
     "describe": _MODEL | {"serving_signatures"},
+    "tuning_search": _CONFIG,
+    "tuning": _TRAINING | {"training", "evaluation", "tuning_search"},
+    "tuning_report": _CONFIG | {"tuning_search"},
     "plots": _TRAINING | {"metrics", "evaluation"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }

@@ -1,0 +1,170 @@
+"""What a search found: a table, every trial as CSV, the best config (or each that none beats), and plots."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import optuna
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as drawn
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import dump_config, override_config
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.tuning_search import ChoiceParameter, Search
+
+_STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
+
+
+def write_report(study: optuna.Study, config: Config, search: Search, folder: Path, reason: str = "reason") -> str:
+    """Writes `trials.csv`, `best.yaml` (`best_<trial>.yaml` each where several are best) and `plots/` into a folder.
+
+    Args:
+      study: finished.
+      config: that it varied.
+      search: what it varied.
+      folder: of the study.
+      reason: user attribute that says why a trial failed.
+
+    Returns:
+      The table: best first, or the trials that no other beats in all directions.
+
+    Raises:
+      InputError: no trial has finished with a value.
+    """
+    rows = list(_rows(study, search, reason))
+    _write(folder / "trials.csv", lambda file: _write_csv(file, rows))
+    best = best_trials(study)
+    if not best:
+        last = rows[-1]["reason"] if rows else "no trial"
+        raise InputError(f"At least one trial of the search must finish with its metrics. Received: {last}")
+    for stale in folder.glob("best*.yaml"):
+        stale.unlink()
+    for trial in best:
+        name = "best.yaml" if len(search.directions) == 1 else f"best_{trial.number:04d}.yaml"
+        _write(folder / name, functools.partial(_write_config, override_config(config, overrides_of(trial, search))))
+    write_plots(study, search, folder / "plots")
+    return _table(study, search, rows, best)
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The best trial; with several directions those that no other beats in all of them, by the first direction."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return []
+    if len(study.directions) == 1:
+        return [study.best_trial]
+    return _best_first(study, study.best_trials)
+
+
+def overrides_of(trial: FrozenTrial, search: Search) -> dict[str, Any]:
+    """The values of a trial as the config takes them."""
+    return {
+        key: json.loads(value) if isinstance(search.parameters[key], ChoiceParameter) else value
+        for key, value in trial.params.items()
+    }
+
+
+def write_plots(study: optuna.Study, search: Search, folder: Path) -> None:
+    """Draws history, importance and parallel coordinates of each direction, and the front of two or three."""
+    folder.mkdir(exist_ok=True)
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    with warnings.catch_warnings():
+        # Optuna calls these functions experimental each time.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for place, path in enumerate(search.directions):
+
+            def target(trial: FrozenTrial, place: int = place) -> float:
+                return trial.values[place]
+
+            several = {"target": target} if len(search.directions) > 1 else {}
+            name = path.replace("@", "_at_")
+            _draw(folder / f"history_{name}.png", drawn.plot_optimization_history, study, target_name=path, **several)
+            if len({target(trial) for trial in finished}) > 1:
+                _draw(
+                    folder / f"importance_{name}.png",
+                    drawn.plot_param_importances,
+                    study,
+                    evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                    target=target,
+                    target_name=path,
+                )
+                _draw(
+                    folder / f"parallel_{name}.png", drawn.plot_parallel_coordinate, study, target_name=path, **several
+                )
+        if 1 < len(search.directions) < 4:
+            _draw(folder / "pareto_front.png", drawn.plot_pareto_front, study, target_names=list(search.directions))
+
+
+def _draw(file: Path, plot: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    drawing = plot(*arguments, **named)
+    axes = drawing.flat[0] if hasattr(drawing, "flat") else drawing
+    figure: Figure = axes.figure
+    figure.set_size_inches(8.0, 4.8)
+    _write(file, lambda beside: figure.savefig(beside, dpi=120, bbox_inches="tight", format="png"))
+    plt.close(figure)
+
+
+def _rows(study: optuna.Study, search: Search, reason: str) -> Iterator[dict[str, Any]]:
+    for trial in study.get_trials(deepcopy=False, states=tuple(_STATES)):
+        values = (
+            trial.values if trial.state == TrialState.COMPLETE and trial.values else [None] * len(search.directions)
+        )
+        yield {
+            "trial": trial.number,
+            "state": _STATES[trial.state],
+            **dict(zip(search.directions, values, strict=True)),
+            **{key: trial.params.get(key) for key in search.parameters},
+            "passes_reported": len(trial.intermediate_values),
+            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
+            "reason": trial.user_attrs.get(reason, ""),
+        }
+
+
+def _write_csv(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_config(config: Config, file: Path) -> None:
+    file.write_text(dump_config(config), encoding="utf-8")
+
+
+def _write(file: Path, write: Callable[[Path], Any]) -> None:
+    beside = file.with_name(f".{file.name}.tmp")
+    write(beside)
+    beside.replace(file)
+
+
+def _best_first(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    falling = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+    return sorted(trials, key=lambda trial: trial.values[0], reverse=falling)
+
+
+def _table(study: optuna.Study, search: Search, rows: Sequence[dict[str, Any]], best: Sequence[FrozenTrial]) -> str:
+    shown = best
+    if len(search.directions) == 1:
+        shown = _best_first(study, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    by_number = {row["trial"]: row for row in rows}
+    columns = ["trial", *search.directions, *search.parameters]
+    cells = [columns, *([_cell(by_number[trial.number][column]) for column in columns] for trial in shown)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    counts = {state: sum(row["state"] == state for row in rows) for state in _STATES.values()}
+    what = "best first" if len(search.directions) == 1 else "those that no other beats in all directions"
+    lines += ["", f"{len(rows)} trials, {what}: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
+    lines += [f"trial {row['trial']} failed: {row['reason']}" for row in rows if row["state"] == "failed"]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
