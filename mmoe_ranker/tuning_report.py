@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as drawn
 
+from mmoe_ranker import tuning_plots
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, override_config
 from mmoe_ranker.errors import InputError
@@ -73,42 +73,46 @@ def overrides_of(trial: FrozenTrial, search: Search) -> dict[str, Any]:
 
 
 def write_plots(study: optuna.Study, search: Search, folder: Path) -> None:
-    """Draws history, importance and parallel coordinates of each direction, and the front of two or three."""
+    """Draws the history of each metric, the metric against each parameter, what it depends on, and fronts of two."""
     folder.mkdir(exist_ok=True)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    numbers = [trial.number for trial in finished]
+    parameters = {key: [trial.params[key] for trial in finished] for key in search.parameters}
+    logs = {key for key, parameter in search.parameters.items() if getattr(parameter, "log", False)}
+    for place, (path, direction) in enumerate(search.directions.items()):
+        values = [trial.values[place] for trial in finished]
+        figures = {
+            "history": tuning_plots.history(numbers, values, path, direction == "maximize"),
+            "slices": tuning_plots.slices(values, parameters, logs, path),
+        }
+        # One value of a metric says nothing of what it depends on.
+        if len(set(values)) > 1:
+            figures["importances"] = tuning_plots.importances(_importances(study, place), path)
+        for name, figure in figures.items():
+            _draw(folder / f"{name}_{path.replace('@', '_at_')}.png", figure)
+    if len(search.directions) == 2:
+        both = {trial.number: (trial.values[0], trial.values[1]) for trial in finished}
+        first, second = search.directions
+        front = [trial.number for trial in study.best_trials]
+        _draw(folder / "pareto_front.png", tuning_plots.pareto_front(both, front, (first, second)))
+
+
+def _importances(study: optuna.Study, place: int) -> dict[str, float]:
+    """The share of each parameter in what makes the better trials of a metric."""
+    # The evaluator takes low values for good ones.
+    sign = -1.0 if study.directions[place] == optuna.study.StudyDirection.MAXIMIZE else 1.0
     with warnings.catch_warnings():
-        # Optuna calls these functions experimental each time.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for place, path in enumerate(search.directions):
-
-            def target(trial: FrozenTrial, place: int = place) -> float:
-                return trial.values[place]
-
-            several = {"target": target} if len(search.directions) > 1 else {}
-            name = path.replace("@", "_at_")
-            _draw(folder / f"history_{name}.png", drawn.plot_optimization_history, study, target_name=path, **several)
-            if len({target(trial) for trial in finished}) > 1:
-                _draw(
-                    folder / f"importance_{name}.png",
-                    drawn.plot_param_importances,
-                    study,
-                    evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                    target=target,
-                    target_name=path,
-                )
-                _draw(
-                    folder / f"parallel_{name}.png", drawn.plot_parallel_coordinate, study, target_name=path, **several
-                )
-        if 1 < len(search.directions) < 4:
-            _draw(folder / "pareto_front.png", drawn.plot_pareto_front, study, target_names=list(search.directions))
+        # That it is experimental, and that it takes low values for good ones.
+        warnings.simplefilter("ignore")
+        return optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+            target=lambda trial: sign * trial.values[place],
+        )
 
 
-def _draw(file: Path, plot: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-    drawing = plot(*arguments, **named)
-    axes = drawing.flat[0] if hasattr(drawing, "flat") else drawing
-    figure: Figure = axes.figure
-    figure.set_size_inches(8.0, 4.8)
-    _write(file, lambda beside: figure.savefig(beside, dpi=120, bbox_inches="tight", format="png"))
+def _draw(file: Path, figure: Figure) -> None:
+    _write(file, lambda beside: figure.savefig(beside, dpi=120, format="png"))
     plt.close(figure)
 
 

@@ -55,7 +55,8 @@ ALLOWED = {
     "describe": _MODEL | {"serving_signatures"},
     "tuning_search": _CONFIG,
     "tuning": _TRAINING | {"training", "evaluation", "tuning_search"},
-    "tuning_report": _CONFIG | {"tuning_search"},
+    "tuning_plots": set(),
+    "tuning_report": _CONFIG | {"tuning_search", "tuning_plots"},
     "plots": _TRAINING | {"metrics", "evaluation"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }
