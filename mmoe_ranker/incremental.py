@@ -141,7 +141,7 @@ def _variables_by_value(old: Ranker, new: Ranker) -> Iterator[tuple[tf.Variable,
         for name, head in new.bias.heads.items():
             yield head.kernel, (rows[name], 1)
             yield head.bias, (rows[name], 0)
-    if new.bias.tower is not None:
+    if new.bias.tower is not None and old.bias.tower is not None:
         num_rows = old.bias.tower.num_rows
         for names in [*((name,) for name in num_rows), *new.bias.tower.crosses]:
             joint = joint_origins([rows[name] for name in names], [num_rows[name] for name in names])

@@ -8,7 +8,7 @@ that has none of its own. Shapes: B impressions of the sample, T objectives, E e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Guards(tf.keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
         self._checkpoint_steps = config.training.checkpoint_steps
-        self._looks = [ConstantPredictions(config, ranker, workdir), DeadExperts(ranker)]
+        self._looks: list[Callable[[], None]] = [ConstantPredictions(config, ranker, workdir), DeadExperts(ranker)]
         self._supports_tf_logs = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

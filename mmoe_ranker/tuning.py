@@ -162,7 +162,7 @@ def _run_trial(
     try:
         varied = override_config(config, proposed(trial, search))
         callbacks = [_ReportPass(study, trial, varied, examples, search)] if search.pruning.kind != "none" else []
-        train(varied, examples, workdir, callbacks)
+        train(varied, examples, workdir, callbacks=callbacks)
         report = evaluate_workdir(workdir, examples, _SPLIT)
         values = [_defined(report, path) for path in search.directions]
     except optuna.TrialPruned:
