@@ -13,17 +13,19 @@ Shapes: B requests, C candidates a request, P positions shown, N events.
 """
 
 from mmoe_ranker.simulation.behaviour import EVENT_NAMES, Events, Responses
-from mmoe_ranker.simulation.log_files import write_logs
-from mmoe_ranker.simulation.logs import SimulatedLogs, simulate
+from mmoe_ranker.simulation.log_files import context_columns, item_columns, write_logs
+from mmoe_ranker.simulation.logs import Histories, SimulatedLogs, simulate, watch_histories
 from mmoe_ranker.simulation.population import Users, Videos
 from mmoe_ranker.simulation.requests import Requests, draw_requests
 from mmoe_ranker.simulation.world import Preferences, World
-from mmoe_ranker.simulation.world_config import DEVICES, WorldConfig
+from mmoe_ranker.simulation.world_config import DEVICES, START_TIMESTAMP, WorldConfig
 
 __all__ = [
     "DEVICES",
     "EVENT_NAMES",
+    "START_TIMESTAMP",
     "Events",
+    "Histories",
     "Preferences",
     "Requests",
     "Responses",
@@ -32,7 +34,10 @@ __all__ = [
     "Videos",
     "World",
     "WorldConfig",
+    "context_columns",
     "draw_requests",
+    "item_columns",
     "simulate",
+    "watch_histories",
     "write_logs",
 ]

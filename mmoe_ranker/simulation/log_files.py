@@ -21,9 +21,10 @@ import numpy as np
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.simulation.behaviour import EVENT_NAMES
-from mmoe_ranker.simulation.logs import SimulatedLogs
-from mmoe_ranker.simulation.population import SECONDS_A_DAY, Videos
+from mmoe_ranker.simulation.logs import Histories, SimulatedLogs
+from mmoe_ranker.simulation.population import SECONDS_A_DAY, Floats, Ints, Videos
 from mmoe_ranker.simulation.requests import hour_of
+from mmoe_ranker.simulation.world import World
 from mmoe_ranker.simulation.world_config import COUNTRIES, DEVICES, START_TIMESTAMP, TOPICS
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _check_replaceable(target: Path) -> None:
         )
 
 
-def _item_columns(videos: Videos) -> dict[str, list[Any]]:
+def item_columns(videos: Videos) -> dict[str, list[Any]]:
+    """What the logs say of each video: by field, [V]."""
     return {
         "video_id": [f"v{index}" for index in range(len(videos.topic))],
         "topic": [TOPICS[index] for index in videos.topic],
@@ -103,22 +105,35 @@ def _item_columns(videos: Videos) -> dict[str, list[Any]]:
     }
 
 
-def _context_columns(logs: SimulatedLogs, block: slice) -> dict[str, list[Any]]:
-    user, timestamp = logs.user[block], logs.timestamp[block]
-    users = logs.world.users
-    tenure = users.tenure_days[user] + np.floor((timestamp - START_TIMESTAMP) / SECONDS_A_DAY)
-    names = [f"v{index}" for index in range(logs.world.config.num_videos)]
-    watched = logs.histories.videos
-    slices = zip(logs.histories.begin[block].tolist(), logs.histories.end[block].tolist(), strict=True)
+def context_columns(
+    world: World, timestamp: Floats, user: Ints, device: Ints, histories: Histories
+) -> dict[str, list[Any]]:
+    """What the logs say of each request before its list is ordered: by field, [B].
+
+    Args:
+      world: who asks.
+      timestamp: [B] UTC seconds.
+      user: [B] user indices.
+      device: [B] indices into DEVICES.
+      histories: of these requests.
+    """
+    tenure = world.users.tenure_days[user] + np.floor((timestamp - START_TIMESTAMP) / SECONDS_A_DAY)
+    names = [f"v{index}" for index in range(world.config.num_videos)]
+    slices = zip(histories.begin.tolist(), histories.end.tolist(), strict=True)
     return {
         "user_id": [f"u{index}" for index in user],
-        "country": [COUNTRIES[index] for index in users.country[user]],
+        "country": [COUNTRIES[index] for index in world.users.country[user]],
         "tenure_days": tenure.tolist(),
-        "device": [DEVICES[index] for index in logs.device[block]],
+        "device": [DEVICES[index] for index in device],
         "hour": hour_of(timestamp).tolist(),
-        "watch_history": [[names[index] for index in watched[begin:end].tolist()] for begin, end in slices],
-        "random_order": logs.random_order[block].tolist(),
+        "watch_history": [[names[index] for index in histories.videos[begin:end].tolist()] for begin, end in slices],
     }
+
+
+def _context_block(logs: SimulatedLogs, block: slice) -> dict[str, list[Any]]:
+    histories = Histories(logs.histories.videos, logs.histories.begin[block], logs.histories.end[block])
+    columns = context_columns(logs.world, logs.timestamp[block], logs.user[block], logs.device[block], histories)
+    return columns | {"random_order": logs.random_order[block].tolist()}
 
 
 def _blocks(logs: SimulatedLogs) -> list[slice]:
@@ -127,13 +142,13 @@ def _blocks(logs: SimulatedLogs) -> list[slice]:
 
 def _write_impressions_json(logs: SimulatedLogs, path: Path) -> None:
     # A video's fields never change: each is put into JSON once, not once an impression.
-    items = _item_columns(logs.world.videos)
+    items = item_columns(logs.world.videos)
     item_json = [_json(dict(zip(items, values, strict=True))) for values in zip(*items.values(), strict=True)]
     heads = [f'{{"position":{position + 1},"item":' for position in range(logs.shown.shape[1])]
     ids = logs.request_ids
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for block in _blocks(logs):
-            contexts = _context_columns(logs, block)
+            contexts = _context_block(logs, block)
             rows = zip(
                 ids[block],
                 logs.timestamp[block].tolist(),
@@ -175,14 +190,14 @@ def _write_impressions_parquet(logs: SimulatedLogs, path: Path) -> None:
     import pyarrow.parquet as pq
 
     positions = logs.shown.shape[1]
-    items = {name: pa.array(values) for name, values in _item_columns(logs.world.videos).items()}
+    items = {name: pa.array(values) for name, values in item_columns(logs.world.videos).items()}
     ids = logs.request_ids
     writer = None
     try:
         for block in _blocks(logs):
             shown = logs.shown[block]
             of_request = np.repeat(np.arange(len(shown)), positions)
-            contexts = _context_columns(logs, block)
+            contexts = _context_block(logs, block)
             contexts = {"request_id": ids[block], "timestamp": logs.timestamp[block].tolist(), **contexts}
             columns = {name: _column(name, values).take(pa.array(of_request)) for name, values in contexts.items()}
             columns["position"] = pa.array(np.tile(np.arange(1, positions + 1), len(shown)))

@@ -1,13 +1,13 @@
 """The world itself: what each user thinks of each video, and how far down a list users look.
 
 Clickbait raises relevance and lowers every satisfaction, so that the objectives truly conflict. Formulas, with match,
-quality and clickbait of unit variance and all of it unknown to the logs:
+quality and clickbait of unit variance and all of it unknown to the logs, and harm = conflict * clickbait:
 
   relevance            = sigmoid(-1.7 + match + 0.8 clickbait + 0.5 quality)          P(click | examined)
-  satisfaction         = 0.6 match + quality - 1.2 clickbait
+  satisfaction         = 0.6 match + quality - 1.2 harm
   like_probability     = sigmoid(-4.6 + satisfaction + generosity)                    P(like | click)
   completion           = sigmoid(0.5 satisfaction - 0.4 ln(duration / 240 s) + device)  E[watched share | click]
-  dismiss_probability  = sigmoid(-3.9 - 0.7 match - 0.5 quality + 0.7 clickbait)      P(dismiss | examined, not liked)
+  dismiss_probability  = sigmoid(-3.9 - 0.7 match - 0.5 quality + 0.7 harm)           P(dismiss | examined, not liked)
 
 The click follows the position-based model, P(click) = examination(device, position) * relevance(user, video):
 Richardson et al., "Predicting Clicks" (WWW 2007), sec. 5.
@@ -129,7 +129,8 @@ class World:
         match = self._match(user_idx, video_idx)
         quality, clickbait = self.videos.quality[video], self.videos.clickbait[video]
         duration = self.videos.duration[video]
-        satisfaction = 0.6 * match + quality - 1.2 * clickbait
+        harm = self.config.conflict * clickbait
+        satisfaction = 0.6 * match + quality - 1.2 * harm
         completion = sigmoid(0.5 * satisfaction - 0.4 * np.log(duration / 240.0) + _DEVICE_COMPLETION[on_device])
         return Preferences(
             relevance=sigmoid(self._relevance_logit(match, video)),
@@ -137,7 +138,7 @@ class World:
             like_probability=sigmoid(-4.6 + satisfaction + self.users.generosity[user]),
             completion=completion,
             expected_watch=completion * duration,
-            dismiss_probability=sigmoid(-3.9 - 0.7 * match - 0.5 * quality + 0.7 * clickbait),
+            dismiss_probability=sigmoid(-3.9 - 0.7 * match - 0.5 * quality + 0.7 * harm),
         )
 
     def respond(

@@ -34,6 +34,7 @@ class WorldConfig:
       candidates: videos that the logging ranker orders for a request, of which it shows the first `positions`.
       history_length: most recent watches logged with a request.
       days: length of the log.
+      conflict: how much clickbait, which draws clicks, takes from satisfaction; 0 is nothing.
       new_video_share: share of the videos uploaded during the log rather than before it.
       alignment: how far the logging ranker follows relevance; 0 is not at all.
       agenda: how far it follows its own agenda; 0 is not at all.
@@ -51,6 +52,7 @@ class WorldConfig:
     candidates: int = 100
     history_length: int = 30
     days: int = 14
+    conflict: float = 1.0
     new_video_share: float = 0.05
     alignment: float = 0.6
     agenda: float = 2.0
@@ -70,7 +72,7 @@ class WorldConfig:
             f"an integer of at least {least}, twice `positions`",
             _is_integer(self.candidates, least),
         )
-        for name in ("alignment", "agenda", "noise", "content_noise"):
+        for name in ("alignment", "agenda", "noise", "content_noise", "conflict"):
             self._require(name, "a finite number of at least 0", _is_number(getattr(self, name), 0.0, math.inf))
         for name in ("agenda_share", "random_share"):
             self._require(name, "a number from 0 to 1", _is_number(getattr(self, name), 0.0, 1.0))

@@ -6,7 +6,6 @@ period would have given, by a paired bootstrap of the difference, both models on
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from mmoe_ranker.evaluation import predict
 from mmoe_ranker.examples import REQUEST_ID
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir
-from pipelines.datasets import detect
-from pipelines.impressions import run as build_examples
+from tests.evidence.example_sets import public_set
 from tests.evidence.gradient_boosting import design, fit_predict, read_columns
 from tests.evidence.intervals import over_seeds, text
 
@@ -36,16 +34,11 @@ READ = {
 }
 
 
-def data_folder() -> Path:
-    """Where the public data sets lie: MMOE_RANKER_DATA, or beside the checkout."""
-    return Path(os.environ.get("MMOE_RANKER_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-
-
 def run(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     """Trains both on the data set that the folder is named after, and compares them on its test split.
 
     Args:
-      folder: for logs, examples and models; emptied first.
+      folder: for models; emptied first. The examples lie beside it.
       seeds: one training each.
 
     Returns:
@@ -54,10 +47,8 @@ def run(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     name = folder.name
-    logs, examples = folder / "logs", folder / "examples"
-    detect(data_folder() / name).convert(data_folder() / name, logs)
+    examples = public_set(folder.parent, name) / "examples"
     config = load_config(name)
-    build_examples(config, str(logs / "impressions.parquet"), str(logs / "feedback.parquet"), str(examples), [])
     objectives = list(dict.fromkeys(objective for objective, _ in READ[name]))
     ours = [_ranker(folder, examples, name, seed) for seed in seeds]
     labels, columns = ours[0].labels, ours[0].columns
@@ -68,7 +59,7 @@ def run(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
         both = [[one.predictions[objective] for one in ours], trees[objective]]
         ranker, boosting = ([reading(scores) for scores in model] for model in both)
         entry = {"ranker": over_seeds(ranker), "gradient_boosting": over_seeds(boosting)}
-        entry["difference"] = _paired_bootstrap(reading, both[0], both[1])
+        entry["difference"] = paired_bootstrap(reading, both[0], both[1])
         result[f"{objective} {metric}"] = entry
         print(
             f"{objective:12s} {metric:10s} ranker {text(entry['ranker'])}, "
@@ -111,13 +102,17 @@ class Reading:
             counts = np.isfinite(per_request.values)
             return float(np.average(per_request.values[counts], weights=weight[per_request.groups[counts]]))
         rows = None if weights is None else weights[self.request_of_row]
+        if self.metric == "log_rmse":
+            there = np.isfinite(self.labels)
+            errors = np.square(np.log1p(self.labels[there]) - np.log1p(scores[there]))
+            return float(np.sqrt(np.average(errors, weights=None if rows is None else rows[there])))
         if self.metric == "auc":
             return metrics.auc(self.labels, scores, rows)
         assert self.positions is not None
         return metrics.auc_within(self.labels, scores, self.positions, rows).value
 
 
-def _paired_bootstrap(
+def paired_bootstrap(
     reading: Reading, ours: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]]
 ) -> dict[str, Any]:
     """Mean difference over seeds, with the 95 % interval over resampled requests."""
