@@ -21,6 +21,13 @@ from typing import Any, TypeAlias
 Settings: TypeAlias = Mapping[str, Any]
 
 
+_CLOCKS = (time.monotonic, time.process_time)
+
+
+class LeftToAnotherError(RuntimeError):
+    """Another process is still at some runs; it will have them all."""
+
+
 class Runs:
     """The runs of one experiment.
 
@@ -44,7 +51,7 @@ class Runs:
           The rows of the plan, in its order, each the settings and what was measured.
 
         Raises:
-          SystemExit: another process is still at some of them; that process will have them all.
+          LeftToAnotherError: another process is still at some of them.
         """
         for number, settings in enumerate(plan, start=1):
             if self._row(settings) is not None:
@@ -52,17 +59,18 @@ class Runs:
             with _claimed(self.folder / f"{_digest(settings)}.claim") as ours:
                 if not ours or self._row(settings) is not None:
                     continue
-                started = time.monotonic()
+                started = [now() for now in _CLOCKS]
                 measured = one(settings)
-                row = {**settings, **measured, "seconds": round(time.monotonic() - started, 1)}
+                wall, cpu = (round(now() - then, 1) for now, then in zip(_CLOCKS, started, strict=True))
+                row = {**settings, **measured, "seconds": wall, "cpu_seconds": cpu}
                 with self.file.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
             said = " ".join(str(value) for value in settings.values())
-            print(f"[{number}/{len(plan)}] {said}: {row['seconds']} s", file=sys.stderr, flush=True)
+            print(f"[{number}/{len(plan)}] {said}: {wall} s, {cpu} of a processor", file=sys.stderr, flush=True)
         rows = [self._row(settings) for settings in plan]
         missing = sum(row is None for row in rows)
         if missing:
-            raise SystemExit(f"{self.folder.name}: {missing} of {len(plan)} runs are left to another process.")
+            raise LeftToAnotherError(f"{self.folder.name}: {missing} of {len(plan)} runs are left to another process.")
         return [row for row in rows if row is not None]
 
     def _row(self, settings: Settings) -> dict[str, Any] | None:

@@ -1,0 +1,105 @@
+"""Table 2 of the paper in shape: kinds of selection-bias modelling (sec. 5.3, table 2), on the simulated world.
+
+Position as an input feature, adversarial, shallow tower, anchored, and none of them, which is the control. Each arm trains
+on the same logs and orders the same fresh requests (`live_experiment`); `ndcg` is of its predicted click against true
+relevance.
+
+  table2       the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
+  table2_grid  how the order of the arms depends on confounding (alignment and agenda of the logging ranker) and on the
+               conflict between what is clicked and what satisfies: fewer seeds and requests, more worlds
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import load_config
+from tests.evidence.comparison import against_control, table
+from tests.evidence.example_sets import SimulatedSet
+from tests.evidence.live_experiment import READINGS, LiveExperiment
+from tests.evidence.runs import Runs
+from tests.evidence.trainings import trained
+
+SEEDS = (1, 2, 3, 4, 5)
+GRID_SEEDS = (1, 2, 3)
+CONTROL = "none"
+_TOWER = "features: [position, device], cross: [[position, device]], dropout: 0.1, objectives: [click, like, dismiss]"
+ARMS = {
+    CONTROL: "{kind: none}",
+    "input_feature": "{kind: input_feature, features: [position], dropout: 0.1}",
+    "adversarial": "{kind: adversarial, features: [position], units: [], weight: 0.1}",
+    "shallow_tower": f"{{kind: shallow_tower, {_TOWER}}}",
+    "anchored": f"{{kind: anchored, {_TOWER}, random_order: random_order}}",
+}
+# Knobs of the world that differ from the default one, which has an alignment of 0.6, an agenda of 2 and a conflict of 1.
+WORLDS: dict[str, dict[str, float]] = {"agenda": {}, "aligned": {"alignment": 1.0, "agenda": 0.0}}
+GRID: dict[str, dict[str, float]] = {
+    f"alignment {alignment}, agenda {agenda}": {"alignment": alignment, "agenda": agenda}
+    for alignment in (0.0, 0.6, 2.0)
+    for agenda in (0.0, 2.0)
+} | {f"conflict {conflict}": {"conflict": conflict} for conflict in (0.0, 2.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much of everything: requests that a world logs, and fresh ones of the live experiment."""
+
+    requests: int = 20_000
+    fresh_requests: int = 2000
+
+
+FULL, GRID_SIZE, TINY = Size(), Size(requests=10_000), Size(requests=300, fresh_requests=20)
+
+
+def run(
+    folder: Path, seeds: Sequence[int] | None = None, arms: Sequence[str] = tuple(ARMS), size: Size | None = None
+) -> dict[str, Any]:
+    """Trains every arm in every world and compares.
+
+    Args:
+      folder: `table2` or `table2_grid`; for claims.
+      seeds: of world and model.
+      arms: by name.
+      size: how much.
+
+    Returns:
+      By world, each figure with the arms' differences from the control in percent.
+    """
+    is_grid = folder.name == "table2_grid"
+    worlds = GRID if is_grid else WORLDS
+    seeds, size = seeds or (GRID_SEEDS if is_grid else SEEDS), size or (GRID_SIZE if is_grid else FULL)
+    plan = [
+        {"world": world, "arm": arm, "seed": seed, **dataclasses.asdict(size)}
+        for seed in seeds
+        for world in worlds
+        for arm in arms
+    ]
+    rows = Runs(folder).perform(plan, lambda settings: _one(folder.parent, settings, worlds[settings["world"]]))
+    result = {}
+    for world in worlds:
+        of_world = [row for row in rows if row["world"] == world]
+        result[world] = against_control(of_world, CONTROL, [*READINGS, "ndcg"], relative=True)
+        print(f"\n{world}\n\n{table(result[world], 2, ' %')}")
+    return result
+
+
+def arm_config(arm: str, seed: int) -> Config:
+    """Preset `watch_next` with another kind of bias modelling."""
+    return load_config("watch_next", [f"training.seed={seed}", f"model.bias={ARMS[arm]}"])
+
+
+def _one(root: Path, settings: Mapping[str, Any], knobs: Mapping[str, float]) -> dict[str, Any]:
+    simulated = SimulatedSet(tuple(knobs.items()), settings["seed"], settings["requests"])
+    config = arm_config(settings["arm"], settings["seed"])
+    with trained(config, simulated.folder(root) / "examples") as ranker:
+        return dict(_live(simulated, settings["fresh_requests"]).measure(ranker, config))
+
+
+@functools.lru_cache(maxsize=1)
+def _live(simulated: SimulatedSet, requests: int) -> LiveExperiment:
+    return LiveExperiment(simulated.logs(), requests)
