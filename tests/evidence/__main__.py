@@ -1,7 +1,7 @@
 """Runs the experiments by name, or all of them; each writes `build/evidence/<name>.json` and prints its table.
 
-A second process with the same names shares the work of those that keep their runs (`runs`); `--one-thread` keeps each of
-them to one core.
+A second process with the same names shares the work of those that keep their runs (`runs`); `--one-thread` keeps
+each of them to one core.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """UCI Census-Income as logs: one request a person, of one impression, with an event for each of the tasks.
 
-The task pairs of Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts" (KDD
-2018), sec. 6.2: income and never-married; education and never-married. The set has no time, so persons are put in an
-order by chance, and the split of that order in tenths is a random split. Columns 19, 22 and 23 (tax filer, household)
-all but say whether a person is married and are left out, as the instance weight is (column 24).
+The task pairs of Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts"
+(KDD 2018), sec. 6.2: income and never-married; education and never-married. The set has no time, so persons are put in
+an order by chance, and the split of that order in tenths is a random split. Columns 19, 22 and 23 (tax filer,
+household) all but say whether a person is married and are left out, as the instance weight is (column 24).
 
 Columns in the order of the UCI file, from 0.
 """
@@ -21,10 +21,10 @@ from mmoe_ranker.config_loading import parse_config
 from pipelines.datasets.log_writing import feedback_rows, write_logs
 
 FILE = "census-income.csv.gz"
-# By task pair, the engaged and the satisfied task, in the package's words, and the column that its own label is made of.
+# The pairs, by their own task; the other one is never_married. The column that the task's label is made of.
 PAIRS = {"income": 41, "education": 4}
 _AUXILIARY, _AUXILIARY_COLUMN = "never_married", 7
-# Of these one is taken for "at least college": a degree.
+# "At least college" is taken for a degree of any of these.
 _DEGREES = ("Associates", "Bachelors", "Masters", "Prof school", "Doctorate")
 _NUMERIC = {0: "none", 5: "log1p", 16: "log1p", 17: "log1p", 18: "log1p", 30: "none", 39: "none"}
 _LEFT_OUT = {19, 22, 23, 24}

@@ -41,7 +41,9 @@ def against_control(
             result[name][arm] = {"mean": float(np.mean(figures))}
             if arm != control:
                 difference = np.asarray(figures) - base
-                result[name][arm]["difference"] = over_seeds((100 * difference / base if relative else difference).tolist())
+                result[name][arm]["difference"] = over_seeds(
+                    (100 * difference / base if relative else difference).tolist()
+                )
     return result
 
 

@@ -1,8 +1,8 @@
-"""Do gates polarise without gate dropout, and does dropout stop it (sec. 5.2.4)? 8 experts, with it and without, 8 seeds.
+"""Do gates polarise without gate dropout, and does dropout stop it (sec. 5.2.4)?
 
-Read on the test split (`trainings.gate_health`): the share of impressions on which one expert has more than 0.95 of a
-gate, and the entropy of gates as a share of the largest there is. The runs are those of table 1, so what that has
-trained already is not trained again.
+8 experts with it and without, 8 seeds. Read on the test split (`trainings.gate_health`): the share of impressions on
+which one expert has more than 0.95 of a gate, and the entropy of gates as a share of the largest there is. The runs
+are those of table 1, so what that has trained already is not trained again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A simulated live experiment: rankers order fresh requests of a world, and its users do what they do.
 
-The requests come after the end of the log, with all their candidates; a request is known by what the log would say of it
-when it comes, watches during the log among it. Every ranker orders the same requests by its combined score and shows the
-same number of places. Users look, click, watch, like, rate and dismiss as the world has it, each ranker's users with
-the same luck at each place, so that a difference between two rankers is the rankers'.
+The requests come after the end of the log, with all their candidates; a request is known by what the log would say of
+it when it comes, watches during the log among it. Every ranker orders the same requests by its combined score and
+shows the same number of places. Users look, click, watch, like, rate and dismiss as the world has it, each ranker's
+users with the same luck at each place, so that a difference between two rankers is the rankers'.
 
 Shapes: B requests, C candidates, P places shown.
 """
@@ -67,13 +67,8 @@ class LiveExperiment:
             world.config.history_length,
         )
         fresh = slice(len(logs.user), None)
-        self._contexts = context_columns(
-            world,
-            timestamp,
-            user,
-            self.requests.device,
-            Histories(histories.videos, histories.begin[fresh], histories.end[fresh]),
-        )
+        self.histories = Histories(histories.videos, histories.begin[fresh], histories.end[fresh])
+        self._contexts = context_columns(world, timestamp, user, self.requests.device, self.histories)
         self._items = item_columns(world.videos)
         # Lists in random order, for the reading that has no luck in it.
         luck = np.where(self.requests.eligible, rng.random(self.requests.eligible.shape), np.inf)

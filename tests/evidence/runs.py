@@ -1,8 +1,9 @@
 """Single runs, each a row of a file as soon as it is done: an experiment can be stopped, go on, and be shared.
 
-`<experiment>.runs.jsonl` has a line a run: its settings, what it measured, its seconds. A run whose settings are there is
-not repeated; one that another process is at is left to it. So a second process on the same experiment halves the time,
-and no order has to be agreed on. Rows stay good for as long as the code that made them: remove the file to begin again.
+`<experiment>.runs.jsonl` has a line a run: its settings, what it measured, its seconds. A run whose settings are there
+is not repeated; one that another process is at is left to it. So a second process on the same experiment halves the
+time, and no order has to be agreed on. Rows stay good for as long as the code that made them: remove the file to begin
+again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,9 +98,12 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-            beside.mkdir()
-            make(beside)
-            beside.rename(folder)
+            try:
+                beside.mkdir()
+                make(beside)
+                beside.rename(folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

@@ -1,8 +1,8 @@
 """Table 2 of the paper in shape: kinds of selection-bias modelling (sec. 5.3, table 2), on the simulated world.
 
-Position as an input feature, adversarial, shallow tower, anchored, and none of them, which is the control. Each arm trains
-on the same logs and orders the same fresh requests (`live_experiment`); `ndcg` is of its predicted click against true
-relevance.
+Position as an input feature, adversarial, shallow tower, anchored, and none of them, which is the control. Each arm
+trains on the same logs and orders the same fresh requests (`live_experiment`); `ndcg` is of its predicted click against
+true relevance.
 
   table2       the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
   table2_grid  how the order of the arms depends on confounding (alignment and agenda of the logging ranker) and on the
@@ -17,10 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import load_config
 from tests.evidence.comparison import against_control, table
-from tests.evidence.example_sets import SimulatedSet
+from tests.evidence.example_sets import SimulatedSet, simulated_config
 from tests.evidence.live_experiment import READINGS, LiveExperiment
 from tests.evidence.runs import Runs
 from tests.evidence.trainings import trained
@@ -28,15 +26,21 @@ from tests.evidence.trainings import trained
 SEEDS = (1, 2, 3, 4, 5)
 GRID_SEEDS = (1, 2, 3)
 CONTROL = "none"
-_TOWER = "features: [position, device], cross: [[position, device]], dropout: 0.1, objectives: [click, like, dismiss]"
-ARMS = {
-    CONTROL: "{kind: none}",
-    "input_feature": "{kind: input_feature, features: [position], dropout: 0.1}",
-    "adversarial": "{kind: adversarial, features: [position], units: [], weight: 0.1}",
-    "shallow_tower": f"{{kind: shallow_tower, {_TOWER}}}",
-    "anchored": f"{{kind: anchored, {_TOWER}, random_order: random_order}}",
+_TOWER: dict[str, Any] = {
+    "features": ["position", "device"],
+    "cross": [["position", "device"]],
+    "objectives": ["click", "like", "dismiss"],
 }
-# Knobs of the world that differ from the default one, which has an alignment of 0.6, an agenda of 2 and a conflict of 1.
+ARMS: dict[str, dict[str, Any]] = {
+    CONTROL: {"kind": "none"},
+    "input_feature": {"kind": "input_feature", "features": ["position"]},
+    "adversarial": {"kind": "adversarial", "features": ["position"]},
+    "shallow_tower": {"kind": "shallow_tower", **_TOWER},
+    # Anchored to the requests in random order, 5 % of them; and without their flag, to videos at several positions.
+    "anchored": {"kind": "anchored", **_TOWER, "random_order": "random_order"},
+    "anchored_no_flag": {"kind": "anchored", **_TOWER},
+}
+# Knobs that differ from the default world's: an alignment of 0.6, an agenda of 2 and a conflict of 1.
 WORLDS: dict[str, dict[str, float]] = {"agenda": {}, "aligned": {"alignment": 1.0, "agenda": 0.0}}
 GRID: dict[str, dict[str, float]] = {
     f"alignment {alignment}, agenda {agenda}": {"alignment": alignment, "agenda": agenda}
@@ -88,14 +92,9 @@ def run(
     return result
 
 
-def arm_config(arm: str, seed: int) -> Config:
-    """Preset `watch_next` with another kind of bias modelling."""
-    return load_config("watch_next", [f"training.seed={seed}", f"model.bias={ARMS[arm]}"])
-
-
 def _one(root: Path, settings: Mapping[str, Any], knobs: Mapping[str, float]) -> dict[str, Any]:
     simulated = SimulatedSet(tuple(knobs.items()), settings["seed"], settings["requests"])
-    config = arm_config(settings["arm"], settings["seed"])
+    config = simulated_config(settings["seed"], bias=ARMS[settings["arm"]])
     with trained(config, simulated.folder(root) / "examples") as ranker:
         return dict(_live(simulated, settings["fresh_requests"]).measure(ranker, config))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from mmoe_ranker import metrics
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import labelled_dataset
 from mmoe_ranker.model import Ranker
@@ -18,8 +18,6 @@ from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir
 
 _GATE_BATCHES = 10
-# A gate is polarised on an impression where one expert has nearly all of it; an expert is dead that nobody uses.
-_POLARISED, _DEAD = 0.95, 0.01
 
 
 def one_thread() -> None:
@@ -57,26 +55,19 @@ def gate_health(ranker: Ranker, config: Config, examples: Path) -> dict[str, flo
     """How the gates spread over experts, on the first batches of the test split; nothing where there are no gates.
 
     Returns:
-      `polarised`: share of gates with one expert above 0.95; `entropy`: mean over gates, as a share of log E; `top`: the
-      largest mean utilisation that an expert has in any objective; `dead`: experts below 0.01 in every objective.
+      `polarised`: share of gates with one expert above 0.95; `entropy`: mean over gates, as a share of log E; `top`:
+      the largest mean utilisation that an expert has in any objective; `dead`: experts that no objective uses.
     """
-    parts = []
+    totals = metrics.ExpertHealthTotals(getattr(config.model.sharing, "objective_experts", 0))
     for features, _ in labelled_dataset(examples, "test", config, ranker.feature_rows).take(_GATE_BATCHES):
         gates = ranker(features, training=False).get("gates")
         if gates is None:
             return {}
-        parts.append(gates.numpy())
-    return summarise_gates(np.concatenate(parts))
-
-
-def summarise_gates(gates: NDArray[np.float32]) -> dict[str, float]:
-    """As `gate_health`, of gates [N, T, E]."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.where(gates > 0, gates * np.log(gates), 0.0).sum(axis=-1) / np.log(gates.shape[-1])
-    utilisation = gates.mean(axis=0)  # [T, E]
+        totals.update(gates)
+    health = totals.result()
     return {
-        "polarised": float((gates.max(axis=-1) > _POLARISED).mean()),
-        "entropy": float(entropy.mean()),
-        "top": float(utilisation.max()),
-        "dead": int((utilisation.max(axis=0) < _DEAD).sum()),
+        "polarised": float(health.polarised.mean()),
+        "entropy": float(health.entropy_share.mean()),
+        "top": float(health.utilisation.max()),
+        "dead": health.dead_experts,
     }
