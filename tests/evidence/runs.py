@@ -23,7 +23,12 @@ from typing import Any, TypeAlias
 Settings: TypeAlias = Mapping[str, Any]
 
 
-_CLOCKS = (time.monotonic, time.process_time)
+def _processor_seconds() -> float:
+    """Of this process and of those that it has started and seen end."""
+    return sum(os.times()[:4])
+
+
+_CLOCKS = (time.monotonic, _processor_seconds)
 
 
 class LeftToAnotherError(RuntimeError):
