@@ -22,10 +22,11 @@ def dense_stack(units: Sequence[int], dropout: float = 0.0, name: str | None = N
 
 
 class ParallelDense(tf.keras.layers.Layer):
-    """`num_layers` dense layers of one shape, each with weights of its own, as one matrix product.
+    """`num_layers` dense layers of one shape, each with weights of its own.
 
-    y[:, s] = activation(x[:, s] W_s + b_s), or with one input for all, y[:, s] = activation(x W_s + b_s). Experts and
-    objective towers are narrow; side by side they fill the processor as separate `Dense` layers do not.
+    y[:, s] = activation(x[:, s] W_s + b_s), or with one input for all, y[:, s] = activation(x W_s + b_s). Each slice is
+    a product of its own: TensorFlow fuses it with its bias and ReLU, and runs several at a time. A batched product of
+    [B, S, I] and [S, I, U] would transpose what it reads and writes, forward and backward.
 
     Example:
       >>> ParallelDense(num_layers=4, units=8)(tf.zeros([2, 16])).shape
@@ -36,10 +37,11 @@ class ParallelDense(tf.keras.layers.Layer):
       units: U, the width of each.
       activation: name of a Keras activation, or None.
       bias_initial: S initial values of the biases, for U = 1; zeros if None.
+      stacked: whether the output is one tensor; apart, the next layer need not copy what it takes.
       **kwargs: for the base layer.
 
-    Input shape: [B, I] shared by all layers, or [B, S, I].
-    Output shape: [B, S, U].
+    Input shape: [B, I] shared by all layers, or [B, S, I], or a list of S of [B, I].
+    Output shape: [B, S, U], or not stacked, a list of S of [B, U].
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ParallelDense(tf.keras.layers.Layer):
         units: int,
         activation: str | None = None,
         bias_initial: Sequence[float] | None = None,
+        stacked: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,11 +58,12 @@ class ParallelDense(tf.keras.layers.Layer):
         self.units = units
         self.activation = activation
         self.bias_initial = None if bias_initial is None else [float(value) for value in bias_initial]
+        self.stacked = stacked
         self._activate = tf.keras.activations.get(activation)
 
-    def build(self, input_shape: tf.TensorShape) -> None:
+    def build(self, input_shape: tf.TensorShape | list[tf.TensorShape]) -> None:
         """Draws each layer's kernel by itself: one draw of [S, I, U] would take S for a filter width."""
-        inputs = int(input_shape[-1])
+        inputs = int((input_shape[0] if isinstance(input_shape, list) else input_shape)[-1])
 
         def kernels(shape: Sequence[int], dtype: tf.DType | None = None, **_: Any) -> tf.Tensor:
             # A new initialiser each time: one instance returns the same values whenever it is called.
@@ -73,15 +77,17 @@ class ParallelDense(tf.keras.layers.Layer):
         self.bias = self.add_weight("bias", [self.num_layers, self.units], initializer=biases)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
         """Applies every layer to its slice, or all of them to the one input."""
-        if inputs.shape.rank == 2:
-            # One wide product instead of S narrow ones.
-            wide = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [-1, self.num_layers * self.units])
-            outputs = tf.reshape(tf.matmul(inputs, wide), [-1, self.num_layers, self.units])
+        if isinstance(inputs, list):
+            slices = inputs
         else:
-            outputs = tf.einsum("bsi,siu->bsu", inputs, self.kernel)
-        return self._activate(outputs + self.bias)
+            slices = [inputs] * self.num_layers if inputs.shape.rank == 2 else tf.unstack(inputs, self.num_layers, 1)
+        outputs = [
+            self._activate(tf.nn.bias_add(tf.matmul(one, kernel), bias))
+            for one, kernel, bias in zip(slices, tf.unstack(self.kernel), tf.unstack(self.bias), strict=True)
+        ]
+        return tf.stack(outputs, axis=1) if self.stacked else outputs
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -90,4 +96,5 @@ class ParallelDense(tf.keras.layers.Layer):
             "units": self.units,
             "activation": self.activation,
             "bias_initial": self.bias_initial,
+            "stacked": self.stacked,
         }

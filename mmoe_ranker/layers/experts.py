@@ -69,8 +69,10 @@ class MixtureOfExperts(tf.keras.layers.Layer):
         self.num_objectives = num_objectives
         self.gate_dropout = gate_dropout
         self.seed = seed
+        last = len(self.units) - 1
         self.experts = [
-            ParallelDense(num_experts, width, "relu", name=f"experts_{depth}") for depth, width in enumerate(self.units)
+            ParallelDense(num_experts, width, "relu", stacked=depth == last, name=f"experts_{depth}")
+            for depth, width in enumerate(self.units)
         ]
         self.gate_kernel = tf.keras.layers.Dense(num_objectives * num_experts, use_bias=False, name="gates")
         self.generator = tf.random.Generator.from_seed(seed)

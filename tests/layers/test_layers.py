@@ -42,6 +42,18 @@ def test_parallel_dense_is_a_dense_layer_a_slice(shared: bool) -> None:
         np.testing.assert_allclose(outputs[:, index], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_parallel_dense_takes_and_gives_slices_apart() -> None:
+    slices = [tf.random.stateless_normal([5, 3], seed=[0, index]) for index in range(4)]
+    apart = ParallelDense(4, 2, "relu", stacked=False)
+    outputs = apart(slices)
+    for index, one in enumerate(slices):
+        np.testing.assert_allclose(outputs[index], _relu(one.numpy() @ apart.kernel.numpy()[index]), rtol=1e-5)
+    together = ParallelDense(4, 2, "relu")
+    together.build(tf.TensorShape([None, 4, 3]))
+    together.set_weights(apart.get_weights())
+    np.testing.assert_allclose(together(tf.stack(slices, axis=1)), tf.stack(outputs, axis=1), rtol=1e-5)
+
+
 def test_layers_side_by_side_start_differently_and_at_the_scale_of_one() -> None:
     tf.keras.utils.set_random_seed(1)
     layer = ParallelDense(8, 100)
