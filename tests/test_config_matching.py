@@ -25,7 +25,10 @@ def _changed(section: str, entry_name: str, changes: dict[str, Any]) -> Config:
 def test_widths_weights_and_omissions_are_free(config: Config) -> None:
     check_built_with(config, config, EXAMPLES)
     check_built_with(_changed("features", "video_id", {"dim": 3, "oov_buckets": 9}), config, EXAMPLES)
-    check_built_with(_changed("features", "user_id", {"buckets": 7}), config, EXAMPLES)
+    check_built_with(_changed("features", "user_id", {"buckets": 7, "hashes": 2}), config, EXAMPLES)
+    check_built_with(_changed("features", "video_id", {"oov_dropout": 0.1}), config, EXAMPLES)
+    check_built_with(_changed("features", "watch_history", {"pooling": "attention"}), config, EXAMPLES)
+    check_built_with(_changed("features", "content", {"projection": 4}), config, EXAMPLES)
     check_built_with(_changed("objectives", "like", {"loss_weight": 3.0, "family": "engagement"}), config, EXAMPLES)
     fewer = small_config()
     fewer["features"] = [entry for entry in fewer["features"] if entry["name"] != "content"]

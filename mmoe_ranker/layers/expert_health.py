@@ -15,6 +15,10 @@ import tensorflow as tf
 POLARISED = 0.95
 # An expert is dead if no objective gives it this share of an equal part, 1 / E, on average.
 DEAD_SHARE = 0.01
+# Above 0 in every precision of the state.
+_TINY = 1e-30
+# Of a batch; enough to meet an expert that lives, and a reduction that costs next to nothing.
+_LOOKED_AT = 128
 
 
 class ExpertHealth(tf.keras.metrics.Metric):
@@ -64,7 +68,9 @@ class ExpertHealth(tf.keras.metrics.Metric):
     def update_state(self, gates: tf.Tensor) -> None:
         """Adds a batch."""
         gates = tf.cast(gates, self.sums.dtype)
-        entropy = -tf.reduce_sum(tf.math.xlogy(gates, gates), axis=-1, keepdims=True)
+        # Vectorised, as `xlogy` is not; 0 log 0 is 0 here too.
+        logs = tf.math.log(tf.maximum(gates, _TINY))
+        entropy = -tf.reduce_sum(gates * logs, axis=-1, keepdims=True)
         polarised = tf.cast(tf.reduce_max(gates, axis=-1, keepdims=True) > POLARISED, gates.dtype)
         figures = tf.concat([gates, entropy, polarised], axis=-1)  # [B, T, E + 2]
         self.sums.assign_add(tf.reduce_sum(figures, axis=0))
@@ -108,10 +114,11 @@ class ExpertHealth(tf.keras.metrics.Metric):
 
 
 class SilentExperts(tf.keras.metrics.Metric):
-    """How many experts answered every impression since the last reset with zeros: their ReLUs are dead.
+    """How many experts gave nothing but zeros since the last reset: their ReLUs are dead.
 
-    A gate that still chooses such an expert, mixes in nothing, and no gradient brings it back. The layer that owns the
-    experts owns the metric and feeds it.
+    A gate that still chooses such an expert, mixes in nothing, and no gradient brings it back. Of every batch the first
+    128 impressions are looked at, because an expert that lives answers most of them. The layer that owns the experts
+    owns the metric and feeds it.
 
     Example:
       >>> silent = SilentExperts(num_experts=2)
@@ -137,7 +144,7 @@ class SilentExperts(tf.keras.metrics.Metric):
     def update_state(self, experts: tf.Tensor) -> None:
         """Adds a batch."""
         # Over impressions first: a reduction of whole rows runs at the speed of memory.
-        largest = tf.reduce_max(tf.reduce_max(experts, axis=0), axis=-1)  # [E]
+        largest = tf.reduce_max(tf.reduce_max(experts[:_LOOKED_AT], axis=0), axis=-1)  # [E]
         self.sums.assign_add(tf.cast(largest > 0, self.sums.dtype))
         self.count.assign_add(1.0)
 
