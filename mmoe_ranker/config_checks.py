@@ -6,7 +6,7 @@ Each check raises ValueError("path||what is wrong and allowed||received"), which
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmoe_ranker.config_model import AdditiveTower, Adversarial, Anchored, NoBias
 
@@ -153,6 +153,10 @@ def _check_training(config: Config) -> None:
     if weight is not None:
         allowed = [f.name for f in config.side("bias") if f.kind == "numeric"]
         _one_of("training.sample_weight", allowed, weight, "a numeric feature of side bias")
+        feature: Any = config.feature(weight)
+        if feature.transform != "none" or feature.quantiles is not None:
+            rule = "must name a feature that is used as it stands, with `transform: none` and without `quantiles`"
+            _refuse("training.sample_weight", rule, weight)
     if config.sampling is not None and config.sampling.correction == "export":
         for position, objective in enumerate(config.objectives):
             if objective.kind == "regression" and objective.without_event == "zero":

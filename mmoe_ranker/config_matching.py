@@ -33,6 +33,10 @@ def check_built_with(config: Config, built_with: Config, examples: Path) -> None
         _refuse("item_key", built_with.item_key, config.item_key, examples)
     if config.split != built_with.split:
         _refuse("split", built_with.split, config.split, examples)
+    # How it is corrected is free, since the examples hold what each correction needs.
+    built_share, share = (one.sampling and one.sampling.negatives for one in (built_with, config))
+    if share != built_share:
+        _refuse("sampling.negatives", built_share, share, examples)
     for section, keys in (("features", _OF_FEATURES), ("objectives", _OF_OBJECTIVES)):
         there = {entry.name: entry for entry in getattr(built_with, section)}
         for entry in getattr(config, section):

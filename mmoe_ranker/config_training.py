@@ -33,7 +33,8 @@ class Training(Frozen):
     """Chronological passes over the training split; embeddings by a sparse optimiser, the rest by a dense one.
 
     `loss_weighting: uncertainty` learns the objectives' weights (Kendall et al. 2018). `sample_weight` names a numeric
-    feature of side bias: the weight of the impression in every loss. `precision` and `xla` are for devices that gain
+    feature of side bias, at least 0: the weight of the impression in every loss, relative to its mean in the batch; an
+    impression without a value weighs 1. `precision` and `xla` are for devices that gain
     from them.
     """
 

@@ -8,14 +8,16 @@ Shapes: B impressions, L places of a sequence (the longest of the batch).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.examples import Field, example_layout, label_name
+from mmoe_ranker.examples import SAMPLING_WEIGHT, Field, example_layout, label_name
 from mmoe_ranker.features import FeatureRows
 
 SPLITS = ("train", "validation", "test")
@@ -86,7 +88,9 @@ def serialized_examples(folder: Path, split: str) -> tf.data.Dataset:
 def training_dataset(
     folder: Path, config: Config, rows: FeatureRows, epoch: int = 0, skip_steps: int = 0
 ) -> tf.data.Dataset:
-    """Batches of one chronological pass over the training split: `(features, labels)`, ready for `fit`.
+    """Batches of one chronological pass over the training split, ready for `fit`.
+
+    `(features, labels)`, and `weights` where the config has them: see `weights_of`.
 
     The order depends on `training.seed` and `epoch` alone, so that a training that was killed goes on with the very
     batch that came next.
@@ -104,7 +108,7 @@ def training_dataset(
 
 
 def labelled_dataset(folder: Path, split: str, config: Config, rows: FeatureRows) -> tf.data.Dataset:
-    """Batches of a split in order of time: `(features, labels)`, for `evaluate` or as `validation_data`."""
+    """Batches of a split in order of time, as of `training_dataset`, for `evaluate` or as `validation_data`."""
     return _labelled(serialized_examples(folder, split).batch(config.training.batch_size), config, rows)
 
 
@@ -120,12 +124,29 @@ def labels_of(parsed: Mapping[str, tf.Tensor], config: Config) -> dict[str, tf.T
     return {name: parsed[label_name(name)] for name in config.objective_names}
 
 
+def weights_of(parsed: Mapping[str, tf.Tensor], config: Config) -> tf.Tensor | None:
+    """The weight of each impression in the losses, [B]; None where the config gives all the same.
+
+    The product of the feature `training.sample_weight`, 1 where an impression has none, and of `sampling_weight`, where
+    sampled negatives are to be corrected by weights.
+    """
+    weights = []
+    if config.training.sample_weight is not None:
+        weight = parsed[config.training.sample_weight]
+        weights.append(tf.where(tf.math.is_nan(weight), 1.0, weight))
+    if config.sampling is not None and config.sampling.correction == "weights":
+        weights.append(parsed[SAMPLING_WEIGHT])
+    return functools.reduce(tf.multiply, weights) if weights else None
+
+
 def _labelled(batches: tf.data.Dataset, config: Config, rows: FeatureRows) -> tf.data.Dataset:
     fields = [field for field in example_layout(config) if field.role != "meta"]
-    names = [feature.name for feature in config.features]
+    names = [feature.name for feature in config.features if feature.name != config.training.sample_weight]
 
-    def convert(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    def convert(batch: tf.Tensor) -> tuple[Any, ...]:
         parsed = parse_examples(batch, fields)
-        return rows({name: parsed[name] for name in names}), labels_of(parsed, config)
+        features, labels = rows({name: parsed[name] for name in names}), labels_of(parsed, config)
+        weights = weights_of(parsed, config)
+        return (features, labels) if weights is None else (features, labels, weights)
 
     return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

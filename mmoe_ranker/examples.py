@@ -5,7 +5,7 @@ the reading half of the one codec, and needs neither TensorFlow nor pyarrow; `ex
 
 An example holds one impression. A field that is absent means: missing. Features lie under their own names, the label of
 objective `k` under `k_label`, in its original unit; `request_id`, `item_id` and `timestamp_micros` say where the
-impression comes from.
+impression comes from, and `sampling_weight`, where negatives were sampled, how many impressions it stands for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Wire: TypeAlias = Literal["bytes", "int64", "float"]
 REQUEST_ID = "request_id"
 ITEM_ID = "item_id"
 TIMESTAMP_MICROS = "timestamp_micros"
+SAMPLING_WEIGHT = "sampling_weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Field:
       name: the key.
       wire: which list of tf.train.Feature holds the values.
       length: how many values; None where any number may stand (a sequence).
-      role: `feature`, `label` or `meta`; only meta fields are always present.
+      role: `feature`, `label`, `weight` or `meta`; weight and meta fields are always present.
     """
 
     name: str
     wire: Wire
     length: int | None
-    role: Literal["feature", "label", "meta"]
+    role: Literal["feature", "label", "weight", "meta"]
 
 
 META_FIELDS: tuple[Field, ...] = (
@@ -74,10 +75,11 @@ def feature_field(config: Config, feature: Feature) -> Field:
 
 
 def example_layout(config: Config) -> tuple[Field, ...]:
-    """All fields of an example: features in config order, then labels in config order, then `META_FIELDS`."""
+    """All fields of an example: features and labels in config order, `sampling_weight` if sampled, `META_FIELDS`."""
     features = tuple(feature_field(config, feature) for feature in config.features)
     labels = tuple(Field(label_name(name), "float", 1, "label") for name in config.objective_names)
-    return features + labels + META_FIELDS
+    weights = (Field(SAMPLING_WEIGHT, "float", 1, "weight"),) if config.sampling is not None else ()
+    return features + labels + weights + META_FIELDS
 
 
 def canonical_category(value: object) -> str:

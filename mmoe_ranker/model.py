@@ -4,7 +4,7 @@ Shapes: B impressions, T objectives in config order, E experts, H units of the l
 
 Outputs of a call, for each objective k:
   `k`                   [B]  probability, or value in the label's own unit
-  `k_logit`             [B]  what the loss sees: relevance plus bias
+  `k_logit`             [B]  what the loss sees: relevance plus bias, not corrected for sampled negatives
   `relevance_k_logit`   [B]  from the main tower
   `bias_k_logit`        [B]  from the shallow tower, for biased objectives ([1] where the whole request shares it)
   `shared`              [B, H]  the shared hidden layer
@@ -21,7 +21,9 @@ import tensorflow_recommenders as tfrs
 from mmoe_ranker.config import Config
 from mmoe_ranker.features import FeatureEncoder, FeatureRows
 from mmoe_ranker.layers import ParallelDense, dense_stack
-from mmoe_ranker.objectives import ObjectiveHead, objective_heads
+from mmoe_ranker.losses import normalised_weights
+from mmoe_ranker.objective_heads import ObjectiveHead
+from mmoe_ranker.objectives import loss_weighting, objective_heads
 from mmoe_ranker.selection_bias import selection_bias
 from mmoe_ranker.sharing import expert_health, sharing_layer
 from mmoe_ranker.statistics import Statistics
@@ -61,7 +63,8 @@ class Ranker(tfrs.Model):
             ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
             for depth, units in enumerate(model.tower)
         ]
-        self.heads: dict[str, ObjectiveHead] = objective_heads(config.objectives, statistics)
+        self.heads: dict[str, ObjectiveHead] = objective_heads(config, statistics)
+        self.loss_weighting = loss_weighting(config, self.heads)
         self.tower_logit = ParallelDense(
             num_objectives, 1, bias_initial=[head.initial_logit for head in self.heads.values()], name="tower_logit"
         )
@@ -95,18 +98,18 @@ class Ranker(tfrs.Model):
         """Weighted sum over objectives of the loss per impression of the batch (sec. 4.2).
 
         Args:
-          inputs: `(features, labels)` or `(features, labels, weights)`; labels [B], NaN where missing; weights [B].
+          inputs: `(features, labels)` or `(features, labels, weights)`; labels [B], NaN where missing; weights [B],
+            which count relative to their mean in the batch.
           training: whether dropout is active.
         """
         features, labels, weights = inputs if len(inputs) == 3 else (*inputs, None)
         outputs = self(features, training=training)
         if self.expert_health is not None:
             self.expert_health.update_state(outputs["gates"])
-        losses = [
-            head.loss_weight * head.loss(labels[name], outputs[f"{name}_logit"], weights)
-            for name, head in self.heads.items()
-        ]
-        return tf.add_n([*losses, self.bias.loss(features, labels, outputs)])
+        weights = None if weights is None else normalised_weights(weights)
+        parts = [head.loss(labels, outputs, weights, training) for head in self.heads.values()]
+        loss = self.loss_weighting(tf.stack([part.loss for part in parts]), tf.stack([part.labelled for part in parts]))
+        return loss + self.bias.loss(features, labels, outputs)
 
     def train_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
         """One step of training; returns the metrics by name."""

@@ -34,11 +34,17 @@ class NumericStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class LabelStatistics:
-    """Number of labelled impressions of an objective, and mean and standard deviation after its transform."""
+    """Number of labelled impressions of an objective, and mean, standard deviation and least after its transform.
+
+    `least` is None in files of older versions, and without labels 0. `negatives_kept` is the share of a binary
+    objective's negatives (label 0) in the training period that `sampling` kept; all figures are of the kept ones.
+    """
 
     count: int
     mean: float
     std: float
+    least: float | None = None
+    negatives_kept: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

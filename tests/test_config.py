@@ -208,6 +208,10 @@ def test_a_number_of_side_bias_is_the_sample_weight_alone(config_file: Path) -> 
     importance = "features.content={name: importance, side: bias, kind: numeric}"
     assert load_config(config_file, [importance, "training.sample_weight=importance"]).training.sample_weight
     assert "side bias and not `training.sample_weight`" in _refusal(config_file, importance)
+    logged = "features.content={name: importance, side: bias, kind: numeric, transform: log1p}"
+    message = _refusal(config_file, logged, "training.sample_weight=importance")
+    assert "`training.sample_weight` must name a feature that is used as it stands" in message
+    assert message.endswith("Received: 'importance'.")
 
 
 def test_dropped_zeros_cannot_be_brought_back_in_the_export(config_file: Path) -> None:

@@ -55,6 +55,21 @@ def test_what_was_built_otherwise_is_refused(
         check_built_with(_changed(section, name, changes), config, EXAMPLES)
 
 
+def test_another_sampling_is_refused_and_another_correction_is_not(config: Config) -> None:
+    sampled = {
+        share: parse_config(small_config() | {"sampling": {"negatives": share, "correction": "weights"}})
+        for share in (0.1, 0.2)
+    }
+    check_built_with(sampled[0.1], parse_config(small_config() | {"sampling": {"negatives": 0.1}}), EXAMPLES)
+    for wanted, built, message in (
+        (sampled[0.2], sampled[0.1], "must be 0.1, .* Received: 0.2"),
+        (config, sampled[0.1], "must be 0.1, .* Received: None"),
+        (sampled[0.2], config, "must be None, .* Received: 0.2"),
+    ):
+        with pytest.raises(InputError, match=rf"`sampling.negatives` {message}\.$"):
+            check_built_with(wanted, built, EXAMPLES)
+
+
 def test_another_item_key_is_refused(config: Config) -> None:
     other = parse_config(small_config() | {"item_key": "clip_id"})
     with pytest.raises(InputError, match=r"`item_key` must be video_id, .* Received: clip_id\."):

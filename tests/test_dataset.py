@@ -6,10 +6,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
 from mmoe_ranker.config import Config
+from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.dataset import (
     labelled_dataset,
     missing_features,
@@ -20,9 +22,13 @@ from mmoe_ranker.dataset import (
     training_dataset,
 )
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.example_encoding import encode_examples
 from mmoe_ranker.examples import decode_examples, example_layout
 from mmoe_ranker.features import FeatureRows
 from mmoe_ranker.statistics import Statistics
+from pipelines.canonical_columns import arrow_type
+from pipelines.tfrecords import tfrecord_gzip
+from tests.configs import small_config
 from tests.conftest import TinyWorld
 
 
@@ -89,6 +95,35 @@ def test_labels_are_nan_where_missing(tiny_world: TinyWorld, rows: FeatureRows) 
         clicked = labels["click"].numpy() == 1
         assert np.isnan(labels["watch_time"].numpy()[~clicked]).all()
         assert np.isfinite(labels["watch_time"].numpy()[clicked]).all()
+
+
+@pytest.mark.parametrize("correction", ["export", "weights"])
+@pytest.mark.parametrize("sample_weight", [None, "importance"])
+def test_weights_are_the_product_of_what_the_config_names(
+    tmp_path: Path, correction: str, sample_weight: str | None, statistics: Statistics
+) -> None:
+    raw = small_config() | {"sampling": {"negatives": 0.1, "correction": correction}}
+    if sample_weight is not None:
+        raw["features"].append({"name": sample_weight, "side": "bias", "kind": "numeric"})
+        raw["training"]["sample_weight"] = sample_weight
+    config = parse_config(raw)
+    columns = {field.name: pa.nulls(3, arrow_type(field)) for field in example_layout(config)}
+    columns |= {"sampling_weight": pa.array([10.0, 1.0, 10.0], pa.float32())}
+    columns |= {"importance": pa.array([0.5, 2.0, None], pa.float32())}
+    (tmp_path / "train").mkdir()
+    (tmp_path / "summary.json").write_text("{}")
+    content = tfrecord_gzip([encode_examples(example_layout(config), columns)])
+    (tmp_path / "train" / "part-00000-of-00001.tfrecord.gz").write_bytes(content)
+    (batch,) = labelled_dataset(tmp_path, "train", config, FeatureRows(config, statistics))
+    assert sample_weight not in batch[0]
+    expected = np.ones(3)
+    if correction == "weights":
+        expected = expected * [10.0, 1.0, 10.0]
+    if sample_weight is not None:
+        expected = expected * [0.5, 2.0, 1.0]  # 1 where the impression has none
+    assert len(batch) == (2 if (expected == 1).all() else 3)
+    if len(batch) == 3:
+        np.testing.assert_allclose(batch[2], expected)
 
 
 def test_folders_that_are_not_examples(tmp_path: Path, tiny_world: TinyWorld) -> None:

@@ -16,7 +16,7 @@ _LEAVES = {"errors"}
 _SECTIONS = {"config_fields", "config_features", "config_objectives", "config_model", "config_training"}
 _CONFIG = _LEAVES | _SECTIONS | {"config", "config_checks", "config_loading", "config_matching"}
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
-_PARTS = {"layers", "features", "objectives", "sharing", "selection_bias"}
+_PARTS = {"layers", "features", "losses", "objective_heads", "objectives", "sharing", "selection_bias"}
 _MODEL = _DATA | _PARTS | {"dataset", "model"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
 ALLOWED = {
@@ -35,7 +35,9 @@ ALLOWED = {
     "example_encoding": _DATA,
     "layers": _LEAVES,
     "features": _DATA | {"layers"},
-    "objectives": _DATA,
+    "losses": _LEAVES,
+    "objective_heads": _DATA | {"losses"},
+    "objectives": _DATA | {"layers", "losses", "objective_heads"},
     "sharing": _DATA | {"layers"},
     "selection_bias": _DATA | {"layers", "features"},
     "model": _DATA | _PARTS,

@@ -144,8 +144,16 @@ def test_loss_weights_and_sample_weights(config: Config, statistics: Statistics)
     features, labels = ranker.feature_rows(raw_features(20)), random_labels(20)
     flipped = labels | {"like": 1.0 - labels["like"]}
     assert float(ranker.compute_loss((features, labels))) == float(ranker.compute_loss((features, flipped)))
-    twice = ranker.compute_loss((features, labels, tf.fill([20], 2.0)))
-    assert float(twice) == pytest.approx(2 * float(ranker.compute_loss((features, labels))), rel=1e-6)
+    plain = float(ranker.compute_loss((features, labels)))
+    # Weights count relative to their mean in the batch, whatever their unit.
+    assert float(ranker.compute_loss((features, labels, tf.fill([20], 2.0)))) == pytest.approx(plain, rel=1e-6)
+    doubled = tf.constant([3.0] * 10 + [1.0] * 10)
+    halves = [
+        float(ranker.compute_loss(tf.nest.map_structure(lambda values, rows=rows: values[rows], (features, labels))))
+        for rows in (slice(0, 10), slice(10, 20))
+    ]
+    weighted = float(ranker.compute_loss((features, labels, doubled)))
+    assert weighted == pytest.approx(0.75 * halves[0] + 0.25 * halves[1], rel=1e-5)
 
 
 def test_a_step_touches_only_the_rows_of_the_batch(ranker: Ranker, config: Config) -> None:
