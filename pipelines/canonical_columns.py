@@ -39,7 +39,10 @@ def check_feature(config: Config, feature: Any, values: pa.Array) -> Checked:
     if feature.kind == "categorical":
         return integers(values, 0, feature.size) if feature.is_integer else categories(values)
     if feature.kind == "numeric":
-        return numbers(values, above=-1.0 if feature.transform == "log1p" else None)
+        column, right = numbers(values, above=-1.0 if feature.transform == "log1p" else None)
+        if feature.name == config.training.sample_weight:
+            right = right & _mask(pc.greater_equal(column, 0.0).fill_null(True))
+        return column, right
     if feature.kind == "vector":
         return _lists(values, numbers, length=feature.size)
     table = config.feature(feature.embedding) if feature.embedding else feature

@@ -186,6 +186,11 @@ def _quantile_edges(histogram: Counter[float], buckets: int) -> tuple[float, ...
     return tuple(values[place] for place in places if place < len(values))
 
 
+def _negatives_kept(counts: Counter[tuple[str, ...]], name: str) -> float:
+    negatives = counts["negatives", "all", name]
+    return counts["negatives", "kept", name] / negatives if negatives else 1.0
+
+
 class MergeReports(beam.CombineFn):
     """Reports to their union."""
 
@@ -215,8 +220,16 @@ class MergeReports(beam.CombineFn):
         return accumulator
 
 
-def training_statistics(config: Config, report: Report, order: tuple[Part, ...]) -> tuple[Statistics, dict[str, Any]]:
-    """The statistics of the training split.
+def training_statistics(
+    config: Config, counts: Counter[tuple[str, ...]], report: Report, order: tuple[Part, ...]
+) -> tuple[Statistics, dict[str, Any]]:
+    """The statistics of the training split: of the examples that sampling kept, and the share of negatives kept.
+
+    Args:
+      config: names features and objectives.
+      counts: of the whole job, with what sampling counted.
+      report: of all parts.
+      order: the parts in order of time.
 
     Returns:
       The statistics; and by vocabulary, how many distinct values were left out: too rare, or with a newline.
@@ -237,17 +250,23 @@ def training_statistics(config: Config, report: Report, order: tuple[Part, ...])
                 quantiles=_quantile_edges(report.histograms.get(feature.name, Counter()), feature.quantiles or 1),
             )
         elif getattr(feature, "vocabulary", None) == "auto":
-            counts = report.vocabularies.get(feature.name, Counter())
+            values = report.vocabularies.get(feature.name, Counter())
             # A vocabulary file holds a value a line.
-            broken = {value for value in counts if "\n" in value or "\r" in value}
+            broken = {value for value in values if "\n" in value or "\r" in value}
             least = feature.min_count  # type: ignore[union-attr]
-            kept = [item for item in counts.items() if item[1] >= least and item[0] not in broken]
+            kept = [item for item in values.items() if item[1] >= least and item[0] not in broken]
             kept.sort(key=lambda item: (-item[1], item[0]))
             vocabularies[feature.name] = tuple(value for value, _ in kept)
-            rare = len(counts) - len(broken) - len(kept)
+            rare = len(values) - len(broken) - len(kept)
             left_out[feature.name] = {"values": len(kept), "too_rare": rare, "with_newline": len(broken)}
     labels = {}
     for name in config.objective_names:
         moments = Moments.merge(one.labels[name] for one in parts)
-        labels[name] = LabelStatistics(moments.count, moments.mean, moments.std)
+        labels[name] = LabelStatistics(
+            count=moments.count,
+            mean=moments.mean,
+            std=moments.std,
+            least=moments.min if moments.count else 0.0,
+            negatives_kept=_negatives_kept(counts, name),
+        )
     return Statistics(sum(one.examples for one in parts), numeric, labels, vocabularies), left_out

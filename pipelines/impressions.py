@@ -36,6 +36,7 @@ from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedbac
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.sampling import sample_negatives
 from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, plan_parts
 from pipelines.summary import check_usable, summarise
 
@@ -96,16 +97,18 @@ class BuildExamples(beam.PTransform):
             | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
             | "PlanParts" >> beam.ParDo(_PlanParts(config, self._num_shards))
         )
+        assigned = joined.batches | "AssignParts" >> beam.ParDo(
+            _AssignParts(config), beam.pvalue.AsSingleton(plan)
+        ).with_outputs(COUNTS, main="batches")
         written = (
-            joined.batches
-            | "AssignParts" >> beam.ParDo(_AssignParts(), beam.pvalue.AsSingleton(plan))
+            assigned.batches
             | "GroupByPart" >> beam.GroupByKey()
             | "EncodeParts" >> beam.ParDo(_EncodePart(config)).with_outputs(_REPORT, main="parts")
         )
         return {
             "parts": written.parts,
             "dead_letters": (impressions[DEAD_LETTERS], feedback[DEAD_LETTERS]) | "AllDeadLetters" >> beam.Flatten(),
-            "counts": (impressions[COUNTS], feedback[COUNTS], joined[COUNTS])
+            "counts": (impressions[COUNTS], feedback[COUNTS], joined[COUNTS], assigned[COUNTS])
             | "AllCounts" >> beam.Flatten()
             | "MergeCounts" >> beam.CombineGlobally(_MergeCounts()),
             "report": written[_REPORT] | "MergeReports" >> beam.CombineGlobally(MergeReports()),
@@ -151,14 +154,23 @@ class _PlanParts(beam.DoFn):
 
 
 class _AssignParts(beam.DoFn):
-    """Joined batch -> (place of the part in the plan and the part, batch of its impressions)."""
+    """Joined batch -> (the part, batch of its impressions that stay); tag: counts, of sampling."""
+
+    def __init__(self, config: Config):
+        self._config = config
 
     def process(self, streams: tuple[bytes, bytes], plan: Plan) -> Iterator[Any]:
         batch = ImpressionBatch.from_bytes(streams)
         parts = plan.part_of(batch.contexts["_time"].to_numpy())[batch.impressions["_row"].to_numpy()]
-        for place, rows in rows_by_key(parts):
+        stay = np.arange(len(parts))
+        if self._config.sampling is not None:
+            training = np.array([part.split == "train" for part in plan.parts])[parts]
+            sampled = sample_negatives(self._config, batch, training)
+            yield beam.pvalue.TaggedOutput(COUNTS, dict(sampled.counts))
+            batch, stay = sampled.batch, np.flatnonzero(sampled.kept)
+        for place, rows in rows_by_key(parts[stay]):
             part = plan.parts[place]
-            yield (part.split, part.index, part.count), batch.take(rows).to_bytes()
+            yield (part.split, part.index, part.count), batch.take(stay[rows]).to_bytes()
 
 
 class _EncodePart(beam.DoFn):
@@ -263,7 +275,7 @@ def _finish(config: Config, impressions: str, folder: str) -> dict[str, Any]:
     counts, report, plan = pickle.loads(read_file(totals))
     FileSystems.delete([totals])
     check_usable(config, impressions, counts, report, plan)
-    statistics, vocabularies = training_statistics(config, report, plan.parts)
+    statistics, vocabularies = training_statistics(config, counts, report, plan.parts)
     with tempfile.TemporaryDirectory() as local:
         statistics.save(Path(local))
         for path in sorted(Path(local).rglob("*")):

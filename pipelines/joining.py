@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import label_name
 from pipelines.batches import FEEDBACK_SCHEMA, ImpressionBatch
+from pipelines.sampling import HAS_EVENT
 
 NO_POSITION = np.iinfo(np.int64).max
 
@@ -76,6 +77,9 @@ def join(config: Config, batches: Sequence[ImpressionBatch], events: Sequence[pa
     _count_events(feedback, distinct, hit, counts)
     labels = _labels(config, feedback.take(pa.array(distinct[hit])), found[hit], len(kept))
     impressions = batch.impressions
+    if config.sampling is not None:
+        has_event = np.bincount(found[hit], minlength=len(kept)) > 0
+        impressions = impressions.append_column(HAS_EVENT, pa.array(has_event))
     for name in config.objective_names:
         impressions = impressions.append_column(label_name(name), labels[name])
     return Joined(ImpressionBatch(batch.contexts, impressions), counts)

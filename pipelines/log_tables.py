@@ -25,7 +25,7 @@ from pipelines.canonical_columns import (
     repeats,
     timestamps,
 )
-from pipelines.record_checks import events_with_value
+from pipelines.record_checks import events_at_least_0, events_with_value
 
 
 def is_nested(table: pa.Table) -> bool:
@@ -103,7 +103,7 @@ def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int
     time, time_right = timestamps(columns.get("timestamp"))
     value, value_right = event_values(columns.get("value"))
     needs_value = _mask(pc.is_in(event, pa.array(sorted(events_with_value(config)), pa.string())))
-    at_least_0 = _mask(pc.is_in(event, pa.array(sorted(events_with_value(config, "log1p")), pa.string())))
+    at_least_0 = _mask(pc.is_in(event, pa.array(sorted(events_at_least_0(config)), pa.string())))
     value_right &= ~needs_value | _mask(value.is_valid())
     value_right &= ~at_least_0 | _mask(pc.greater_equal(value, 0.0).fill_null(True))
     right = named & request_right & item_right & time_right & value_right

@@ -125,18 +125,25 @@ def check_event(config: Config, record: Any) -> dict[str, Any] | None:
     row["_value"] = value = _event_value(record.get("value"))
     if value is None and event in events_with_value(config):
         raise BadRecord("value: missing for the event of a regression objective")
-    if value is not None and value < 0 and event in events_with_value(config, "log1p"):
-        raise BadRecord("value: must be at least 0, because of the objective's transform log1p")
+    if value is not None and value < 0 and (why := events_at_least_0(config).get(event)):
+        raise BadRecord(f"value: must be at least 0, because of the objective's {why}")
     return row
 
 
-def events_with_value(config: Config, transform: str | None = None) -> set[str]:
-    """The events whose value is summed for a regression objective (of this transform)."""
-    return {
-        objective.event
-        for objective in config.objectives
-        if objective.kind == "regression" and transform in (None, objective.transform)
-    }
+def events_with_value(config: Config) -> set[str]:
+    """The events whose value is summed for a regression objective."""
+    return {objective.event for objective in config.objectives if objective.kind == "regression"}
+
+
+def events_at_least_0(config: Config) -> dict[str, str]:
+    """The events whose value must not be negative, each with what asks for it."""
+    events: dict[str, str] = {}
+    for objective in config.objectives:
+        if objective.kind == "regression" and objective.transform == "log1p":
+            events[objective.event] = "transform log1p"
+        elif objective.kind == "regression" and objective.loss == "weighted_logistic":
+            events[objective.event] = "loss weighted_logistic"
+    return events
 
 
 def feature_value(config: Config, feature: Any, value: Any) -> Any:
@@ -151,7 +158,10 @@ def feature_value(config: Config, feature: Any, value: Any) -> Any:
     if feature.kind == "categorical":
         return _integer(value, name, 0, feature.size) if feature.is_integer else _category(value, name)
     if feature.kind == "numeric":
-        return _number(value, name, -1.0 if feature.transform == "log1p" else None)
+        number = _number(value, name, -1.0 if feature.transform == "log1p" else None)
+        if name == config.training.sample_weight and number is not None and number < 0:
+            raise BadRecord(f"{name}: must be at least 0, because it is the sample weight")
+        return number
     if not isinstance(value, list):
         raise BadRecord(f"{name}: must be a list")
     if feature.kind == "vector":

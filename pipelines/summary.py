@@ -19,14 +19,20 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
     """Checks that there is something to learn from.
 
     Raises:
-      InputError: no valid impression, an empty training split, or a feature that no record has.
+      InputError: no valid impression, an empty training split, also after sampling, or a feature that no record has.
     """
     examples = sum(one.examples for one in report.parts.values())
-    if not examples:
+    left_out = counts["impressions", "sampled_out"]
+    if not examples and not left_out:
         refused = _reasons(counts, "impressions")
         why = f"{counts['impressions', 'records']} records" + (f", refused: {refused}" if refused else "")
         raise InputError(
             f"The impressions log must hold at least one valid impression. Received: {impressions!r}, {why}."
+        )
+    if left_out and all(part.split != "train" for part in report.parts):
+        raise InputError(
+            "The training period must hold an impression that has an event or is kept: raise `sampling.negatives`. "
+            f"Received: {left_out} impressions, all left out."
         )
     for feature in config.features:
         if report.missing[feature.name] == examples:
@@ -47,11 +53,13 @@ def summarise(
     config: Config, counts: Counts, report: Report, plan: Plan, vocabularies: dict[str, Any]
 ) -> dict[str, Any]:
     """The summary as written to summary.json."""
-    parts = [(part, report.parts[part]) for part in plan.parts]
+    # Sampling may leave nothing of a part.
+    parts = [(part, report.parts[part]) for part in plan.parts if part in report.parts]
     everything = [one for _, one in parts]
     return {
         "format": FORMAT,
         "config": config.name,
+        "sampling": config.sampling.model_dump(mode="json") if config.sampling is not None else None,
         "impressions": _impression_counts(counts, everything),
         "feedback": _feedback_counts(counts),
         "missing": {feature.name: report.missing[feature.name] for feature in config.features},
@@ -65,7 +73,7 @@ def summarise(
 def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any]:
     examples = sum(one.examples for one in parts)
     dead = _reasons(counts, "impressions")
-    duplicates = counts["impressions", "duplicates"]
+    duplicates, sampled_out = counts["impressions", "duplicates"], counts["impressions", "sampled_out"]
     read = counts["impressions", "rows"] + sum(dead.values())
     return {
         "records": counts["impressions", "records"],
@@ -74,9 +82,10 @@ def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any
         "read": read,
         "examples": examples,
         "duplicates": duplicates,
+        "sampled_out": sampled_out,
         "dead_letters": sum(dead.values()),
         "dead_letters_by_reason": dead,
-        "reconciled": read == examples + duplicates + sum(dead.values()),
+        "reconciled": read == examples + duplicates + sampled_out + sum(dead.values()),
     }
 
 
