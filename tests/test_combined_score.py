@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -184,6 +184,27 @@ def test_the_graph_runs_the_same_formula(form):
         expected = score.score(predictions, weights)
         np.testing.assert_allclose(outputs.numpy(), expected, rtol=2e-5)
         np.testing.assert_allclose(np.exp(keys) if form == "weighted_product" else keys, expected, rtol=2e-5)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(PREDICTIONS, scores(), st.data())
+def test_the_graph_gives_what_numpy_gives_for_any_score_and_override(predictions, score, data):
+    tf = pytest.importorskip("tensorflow")
+    columns = [tf.constant(column, tf.float32) for column in predictions.T]
+    override = [data.draw(st.floats(0 if complement else -3, 3, width=32)) for complement in score.complements]
+
+    # The weights as an argument, as the signature `rank` has them: another request needs no other graph.
+    @tf.function
+    def graph(weights):
+        return combined_score(columns, weights, score.offsets, score.complements, score.form, tf.math)
+
+    for weights in (score.weights, override):
+        found = graph(tf.constant(weights, tf.float32)).numpy()
+        expected = score.score(predictions.astype(np.float32), np.float32(weights))
+        # float32: an exponent of size 80 is known to 1e-5.
+        size = np.abs(score.contributions(predictions, weights)).sum(axis=1)
+        np.testing.assert_array_less(np.abs(found - expected), 1e-5 * (1 + size) * (np.abs(expected) + size) + 1e-12)
 
 
 def test_the_key_orders_where_the_product_has_vanished():
