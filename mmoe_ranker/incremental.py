@@ -63,10 +63,12 @@ def carry_over(start: Workdir, workdir: Workdir, steps_per_epoch: int) -> None:
     """
     if tf.train.latest_checkpoint(str(workdir.path / CHECKPOINTS)) is not None:
         return
+    # Whatever they compute in: weights and slots are float32.
+    plain = {"precision": "float32", "xla": False}
     old, new = start.build_ranker(), workdir.build_ranker()
-    compile_ranker(old, start.config.training)
+    compile_ranker(old, start.config.training.model_copy(update=plain))
     start.restore(ranker=old, optimizer=old.optimizer)
-    compile_ranker(new, workdir.config.training)
+    compile_ranker(new, workdir.config.training.model_copy(update=plain))
     copy_ranker(old, new)
     Progress(new, workdir.path / CHECKPOINTS, steps_per_epoch).save()
 

@@ -24,12 +24,13 @@ from mmoe_ranker.layers import ParallelDense, dense_stack
 from mmoe_ranker.losses import normalised_weights
 from mmoe_ranker.objective_heads import ObjectiveHead
 from mmoe_ranker.objectives import loss_weighting, objective_heads
+from mmoe_ranker.precision import ScaledLossModel, computed_in
 from mmoe_ranker.selection_bias import selection_bias
 from mmoe_ranker.sharing import expert_health, sharing_layer
 from mmoe_ranker.statistics import Statistics
 
 
-class Ranker(tfrs.Model):
+class Ranker(ScaledLossModel):
     """Multitask ranker with selection-bias modelling, after Zhao et al. 2019, fig. 1.
 
     Trains with plain Keras: `compile`, `fit` on a dataset of `(features, labels)` or `(features, labels, weights)`,
@@ -51,39 +52,33 @@ class Ranker(tfrs.Model):
         self.feature_rows = FeatureRows(config, statistics)
         self.encoder = FeatureEncoder(config, statistics, self.feature_rows, name="encoder")
         self.crosses: list[tf.keras.layers.Layer] = []
-        if model.crosses is not None:
-            self.crosses = [
-                tfrs.layers.dcn.Cross(projection_dim=model.crosses.projection, name=f"cross_{depth}")
-                for depth in range(model.crosses.layers)
+        with computed_in(config.training.precision):
+            if model.crosses is not None:
+                self.crosses = [
+                    tfrs.layers.dcn.Cross(projection_dim=model.crosses.projection, name=f"cross_{depth}")
+                    for depth in range(model.crosses.layers)
+                ]
+            self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
+            self.sharing = sharing_layer(model, num_objectives, config.training.seed)
+            self.tower = [
+                ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
+                for depth, units in enumerate(model.tower)
             ]
-        self.hidden = dense_stack(model.hidden, model.dropout, name="hidden")
-        self.sharing = sharing_layer(model, num_objectives, config.training.seed)
         self.expert_health = expert_health(model, config.objective_names)
-        self.tower = [
-            ParallelDense(num_objectives, units, "relu", name=f"tower_{depth}")
-            for depth, units in enumerate(model.tower)
-        ]
         self.heads: dict[str, ObjectiveHead] = objective_heads(config, statistics)
         self.loss_weighting = loss_weighting(config, self.heads)
         self.tower_logit = ParallelDense(
             num_objectives, 1, bias_initial=[head.initial_logit for head in self.heads.values()], name="tower_logit"
         )
         self.bias = selection_bias(config, self.feature_rows)
+        self._run_dense_part = self.dense_part
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Predicts every objective; a bias feature that is not among `features` counts as missing, as at serving."""
         encoded = self.bias.extend_input(self.encoder(features, training=training), features, training)  # [B, D]
-        crossed = encoded
-        for layer in self.crosses:
-            crossed = layer(encoded, crossed)
-        outputs = {"shared": self.hidden(crossed, training=training)}  # [B, H]
+        outputs = self._run_dense_part(encoded, training=training)
+        relevance = outputs.pop("relevance")  # [B, T]
         outputs |= self.bias.read_shared(outputs["shared"])
-        towers, gates = self.sharing(outputs["shared"], training=training)  # [B, T, U] or [B, U], [B, T, E] or None
-        if gates is not None:
-            outputs["gates"] = gates
-        for layer in self.tower:
-            towers = layer(towers)
-        relevance = tf.squeeze(self.tower_logit(towers), axis=-1)  # [B, T]
         bias = self.bias.logits(features, training)
         for index, (name, head) in enumerate(self.heads.items()):
             logit = outputs[f"relevance_{name}_logit"] = relevance[:, index]
@@ -93,6 +88,27 @@ class Ranker(tfrs.Model):
             outputs[f"{name}_logit"] = logit
             outputs[name] = head.prediction(logit)
         return outputs
+
+    def dense_part(self, encoded: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
+        """All between the input and the logits of the main tower: `shared`, `relevance` [B, T], and `gates` if any."""
+        # Keras casts the first input of a layer by itself, and a cross has two.
+        crossed = encoded = tf.cast(encoded, self.hidden.compute_dtype)
+        for layer in self.crosses:
+            crossed = layer(encoded, crossed)
+        shared = self.hidden(crossed, training=training)  # [B, H]
+        towers, gates = self.sharing(shared, training=training)  # [B, T, U] or [B, U], [B, T, E] or None
+        for layer in self.tower:
+            towers = layer(towers)
+        relevance = tf.squeeze(self.tower_logit(towers), axis=-1)
+        outputs = {"shared": shared, "relevance": relevance} | ({} if gates is None else {"gates": gates})
+        return {name: tf.cast(values, tf.float32) for name, values in outputs.items()}
+
+    def compile_dense_part(self) -> None:
+        """Has XLA compile the dense part, once a batch size; rows, strings and updates of tables stay as they are.
+
+        The ranker must have been called, since XLA compiles no making of variables.
+        """
+        self._run_dense_part = tf.function(self.dense_part, jit_compile=True)
 
     def compute_loss(self, inputs: tuple, training: bool = False) -> tf.Tensor:
         """Weighted sum over objectives of the loss per impression of the batch (sec. 4.2).

@@ -6,6 +6,8 @@ of the batch keeps the step independent of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
@@ -20,15 +22,28 @@ _OPTIMIZERS = {
 }
 
 
+class _Composite(tfrs.experimental.optimizers.CompositeOptimizer):
+    """tfrs' composite, which answers with an operation, as Keras' loss scaling expects of an optimiser."""
+
+    def apply_gradients(self, *args: Any, **kwargs: Any) -> tf.Operation | None:
+        super().apply_gradients(*args, **kwargs)
+        return tf.no_op()
+
+
 def compile_ranker(ranker: Ranker, training: Training) -> None:
-    """Compiles with the optimiser that the config describes, and makes its slots at once.
+    """Compiles with the optimiser that the config describes, its slots made, and with XLA where the config says so.
 
     Keras' older optimisers make slots at their first step otherwise, and a checkpoint that is read and written before
     that step would lose them.
     """
-    ranker.compile(optimizer=composite_optimizer(ranker, training))
-    for optimizer, variables in zip(ranker.optimizer.optimizers, optimized_variables(ranker), strict=True):
-        optimizer._create_all_weights(variables)
+    optimizer = composite_optimizer(ranker, training)
+    for part, variables in zip(optimizer.optimizers, optimized_variables(ranker), strict=True):
+        part._create_all_weights(variables)
+    if training.precision == "mixed_float16":
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    if training.xla:
+        ranker.compile_dense_part()
+    ranker.compile(optimizer=optimizer)
 
 
 def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimizers.legacy.Optimizer:
@@ -37,7 +52,7 @@ def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimize
     `training.embedding_optimizer` moves the embedding tables of the main tower, `training.optimizer` the rest.
     """
 
-    return tfrs.experimental.optimizers.CompositeOptimizer(
+    return _Composite(
         [
             (_build(training.embedding_optimizer), lambda: optimized_variables(ranker)[0]),
             (_build(training.optimizer), lambda: optimized_variables(ranker)[1]),

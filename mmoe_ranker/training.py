@@ -99,7 +99,7 @@ def set_seeds(seed: int) -> None:
 
 
 def _compiled_ranker(workdir: Workdir, config: Config) -> Ranker:
-    ranker = workdir.build_ranker()
+    ranker = workdir.build_ranker(config.training.precision)
     compile_ranker(ranker, config.training)
     return ranker
 

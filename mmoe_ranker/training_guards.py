@@ -8,7 +8,7 @@ that has none of its own. Shapes: B impressions of the sample, T objectives, E e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,10 @@ class Guards(tf.keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
         self._checkpoint_steps = config.training.checkpoint_steps
-        self._looks: list[Callable[[], None]] = [ConstantPredictions(config, ranker, workdir), DeadExperts(ranker)]
+        self._looks: list[Callable[[], None]] = [
+            ConstantPredictions(config, ranker, workdir),
+            DeadExperts(ranker.metrics),
+        ]
         self._supports_tf_logs = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -132,8 +135,8 @@ class ConstantPredictions:
 class DeadExperts:
     """Finds experts that answer no impression, or that no gate asks, from what their metrics counted between looks."""
 
-    def __init__(self, ranker: Ranker) -> None:
-        self._metrics = [metric for metric in ranker.metrics if isinstance(metric, SilentExperts | ExpertHealth)]
+    def __init__(self, metrics: Sequence[tf.keras.metrics.Metric]) -> None:
+        self._metrics = [metric for metric in metrics if isinstance(metric, SilentExperts | ExpertHealth)]
         self._counted = [(0.0, np.zeros(metric.sums.shape)) for metric in self._metrics]
         self._found: list[Any] = [0 for _ in self._metrics]
 

@@ -161,9 +161,15 @@ class Workdir:
         beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         beside.replace(self.path / RESULT)
 
-    def build_ranker(self) -> Ranker:
-        """A ranker with its variables made, those of the loss too, but not trained."""
+    def build_ranker(self, precision: str = "float32") -> Ranker:
+        """A ranker with its variables made, those of the loss too, but not trained.
+
+        Args:
+          precision: of its dense part; weights are float32 in any, so that what trained in one is served in another.
+        """
         config = self.config
+        training = config.training.model_copy(update={"precision": precision})
+        config = config.model_copy(update={"training": training})
         ranker = Ranker(config, Statistics.load(self.path))
         labels = {name: tf.constant([float("nan")]) for name in config.objective_names}
         ranker.compute_loss((ranker.feature_rows(missing_features(config)), labels))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.layers import MixtureOfExperts
+from mmoe_ranker.layers import ExpertHealth, MixtureOfExperts
 from mmoe_ranker.training import train
 from mmoe_ranker.training_guards import ConstantPredictions, DeadExperts, check_losses, unused_experts
 from mmoe_ranker.training_progress import Progress
@@ -87,38 +87,40 @@ def test_unused_experts() -> None:
 
 
 @pytest.mark.parametrize("kind", ["silent", "unused"])
-def test_dead_experts_are_found(tiny_world: TinyWorld, kind: str) -> None:
-    ranker = Workdir.open(tiny_world.workdir).load_ranker()
-    assert isinstance(ranker.sharing, MixtureOfExperts)
-    look = DeadExperts(ranker)
-    inputs = tf.random.Generator.from_seed(1).normal([64, ranker.hidden.output_shape[-1]])
+def test_dead_experts_are_found(kind: str) -> None:
+    tf.keras.utils.set_random_seed(1)
+    mixture = MixtureOfExperts(num_experts=8, units=[16], num_objectives=3, gate_dropout=0.1)
+    health = ExpertHealth(["click", "like", "dismiss"], num_experts=8)
+    inputs = tf.random.Generator.from_seed(1).normal([64, 32])
 
     def step() -> None:
-        _, gates = ranker.sharing(inputs, training=True)
-        if ranker.expert_health is not None:
-            ranker.expert_health.update_state(gates)
+        health.update_state(mixture(inputs, training=True)[1])
 
+    step()
+    metrics = [*mixture.metrics, health]
+    look = DeadExperts(metrics)
     for _ in range(5):
         step()
         look()
     if kind == "silent":
-        layer = ranker.sharing.experts[-1]
+        layer = mixture.experts[-1]
         bias = layer.bias.numpy()
         bias[2] = -1e3
         layer.bias.assign(bias)
         message = r"Every expert must take part: .* 1 of 8 experts that answered every impression with zeros"
     else:
         # Every gate leans to the first expert: the least of its logits is far above the others'.
-        kernel = np.zeros_like(ranker.sharing.gate_kernel.kernel)
+        kernel = np.zeros_like(mixture.gate_kernel.kernel)
         kernel.reshape(kernel.shape[0], -1, 8)[:, :, 0] = 1.0
-        ranker.sharing.gate_kernel.kernel.assign(kernel)
+        mixture.gate_kernel.kernel.assign(kernel)
         inputs = tf.fill(inputs.shape, 1.0)
         message = r"Every expert must take part: .* 7 of 8 experts that had a utilisation of about 0 in every gate"
     for _ in range(2):
         step()
         look()
     # A new pass, for which the metrics are reset, does not hide them.
-    ranker.reset_metrics()
+    for metric in metrics:
+        metric.reset_state()
     step()
     with pytest.raises(InputError, match=message):
         look()
