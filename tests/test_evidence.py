@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmoe_ranker.describe import describe
 from mmoe_ranker.evaluation import predict
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.simulation import Events, WorldConfig, simulate, write_logs
@@ -174,7 +175,7 @@ def test_each_simulated_experiment_runs_in_tiny_mode(tmp_path: Path, monkeypatch
     result = table1.run(tmp_path / "table1_simulated", (1, 2), arms, table1.TINY)
     assert set(result["compared"]) >= {"clicks", "watch_seconds", "likes", "ndcg"}
     assert result["costs"]["mmoe_8"]["multiplications"] > result["costs"][table1.CONTROL]["multiplications"]
-    rows = table1.trained_arms(tmp_path, "simulated", ["mmoe_8"], [1], table1.TINY)
+    rows = table1.trained_arms(tmp_path, "simulated", ["mmoe_8"], [1], table1.TINY)  # kept by the run above
     assert 0 < rows[0]["gates"]["entropy"] <= 1
     assert rows[0]["clicks"] > 0
 
@@ -271,6 +272,14 @@ def test_arms_of_a_size_have_the_same_multiplications(data: str) -> None:
     assert costs["mmoe_4"] == pytest.approx(costs["shared_bottom_small"], rel=0.01)
     assert costs["mmoe_8"] == pytest.approx(costs["shared_bottom_large"], rel=0.01)
     assert costs["ple"] == pytest.approx(costs["shared_bottom_large"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_what_arms_differ_by_is_what_describe_counts() -> None:
+    configs = [table1.arm_config("simulated", arm, 1) for arm in ("shared_bottom_small", "mmoe_4", "ple")]
+    rest = [describe(config).multiplications - _multiplications(config) for config in configs]
+    assert len(set(rest)) == 1
+    assert rest[0] > 0
 
 
 def _multiplications(config) -> int:

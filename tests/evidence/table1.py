@@ -147,7 +147,7 @@ def _one(root: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any
     else:
         examples = (_census(root, data) if data.startswith("census_") else public_set(root, data)) / "examples"
     with trained(config, examples) as ranker:
-        measured: dict[str, Any] = cost(ranker, config) | {"gates": gate_health(ranker, config, examples)}
+        measured: dict[str, Any] = cost(config, examples) | {"gates": gate_health(ranker, config, examples)}
         if data == "simulated":
             return measured | _live(simulated, settings["fresh_requests"]).measure(ranker, config)
         made = predict(ranker, examples, "test", config)

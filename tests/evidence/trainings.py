@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from mmoe_ranker import metrics
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import labelled_dataset
+from mmoe_ranker.describe import describe
 from mmoe_ranker.model import Ranker
+from mmoe_ranker.statistics import Statistics
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir
 
@@ -36,19 +37,10 @@ def trained(config: Config, examples: Path) -> Iterator[Ranker]:
     tf.keras.backend.clear_session()
 
 
-def cost(ranker: Ranker, config: Config) -> dict[str, int]:
-    """Parameters outside embedding tables, and multiplications of the main tower per example.
-
-    A kernel is multiplied once an example, so that its size is its multiplications; the mixtures of experts, which have
-    no kernel, are a hundredth of that and left out for every kind of sharing alike.
-    """
-    tables = {id(variable) for variable in ranker.embedding_variables()}
-    dense = [variable for variable in ranker.trainable_variables if id(variable) not in tables]
-    kernels = [variable for variable in dense if "kernel" in variable.name and "shallow" not in variable.name]
-    return {
-        "parameters": sum(int(np.prod(variable.shape)) for variable in dense),
-        "multiplications": sum(int(np.prod(variable.shape)) for variable in kernels),
-    }
+def cost(config: Config, examples: Path) -> dict[str, int]:
+    """Parameters outside embedding tables, and multiplications per example, as `mmoe-ranker describe` has them."""
+    described = describe(config, Statistics.load(examples))
+    return {"parameters": described.dense_parameters, "multiplications": described.multiplications}
 
 
 def gate_health(ranker: Ranker, config: Config, examples: Path) -> dict[str, float]:
