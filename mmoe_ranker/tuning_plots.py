@@ -83,12 +83,22 @@ def pareto_front(trials: Mapping[int, tuple[float, float]], front: Sequence[int]
     """
     figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
     others = [values for number, values in trials.items() if number not in front]
-    axes.scatter([x for x, _ in others], [y for _, y in others], s=18, color="tab:gray", label="beaten in both")
+    axes.scatter([x for x, _ in others], [y for _, y in others], s=18, color="tab:gray", label="beaten by another")
     along = sorted((trials[number], number) for number in front)
     points = [values for values, _ in along]
-    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", color="tab:orange", label="not beaten")
+    axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        marker="o",
+        color="tab:orange",
+        label="beaten by none (with its number)",
+    )
+    # A label that would lie on the one before is left out; the table has them all.
+    spread, labelled = np.ptp(np.array(list(trials.values())), axis=0) * 0.06, np.array([-np.inf, -np.inf])
     for values, number in along:
-        axes.annotate(f"trial {number}", values, textcoords="offset points", xytext=(5, 5), fontsize=8)
+        if (np.abs(np.array(values) - labelled) > spread).any():
+            axes.annotate(str(number), values, textcoords="offset points", xytext=(5, 5), fontsize=8)
+            labelled = np.array(values)
     axes.margins(0.12)
     axes.set(xlabel=metrics[0], ylabel=metrics[1], title=f"{metrics[0]} and {metrics[1]} of each trial")
     axes.legend(frameon=False)

@@ -108,11 +108,28 @@ def test_a_shared_bottom_and_crosses_by_hand(statistics: Statistics) -> None:
     width = _INPUT + 1
     # Cross: x0 * (V U x + b) + x, of rank 3.
     assert costs["cross_0"] == costs["cross_1"] == (2 * 3 * width + width, 2 * 3 * width + width, 0)
-    assert costs["shared_bottom_0"] == (16 * 24 + 24, 16 * 24, 0)
-    assert costs["shared_bottom_1"] == (24 * 10 + 10, 24 * 10, 0)
+    assert costs["shared_bottom/bottom_0"] == (16 * 24 + 24, 16 * 24, 0)
+    assert costs["shared_bottom/bottom_1"] == (24 * 10 + 10, 24 * 10, 0)
     # All towers read the one bottom.
     assert costs["tower_0"] == (_OBJECTIVES * (10 * 8 + 8), _OBJECTIVES * 10 * 8, 0)
     assert not {name for name in costs if name.startswith("experts")}
+
+
+def test_progressive_layered_extraction_by_hand(config: Config, statistics: Statistics) -> None:
+    sharing = {"kind": "ple", "levels": 2, "shared_experts": 3, "objective_experts": 2, "units": [8]}
+    costs = _costs(override_config(config, {"model.sharing": sharing}), statistics)
+    parts = {name: cost for name, cost in costs.items() if "level_" in name}
+    experts, choices = _OBJECTIVES * 2 + 3, 2 + 3
+    # Every expert of a level; a gate an objective over its own and the shared experts, and their mixture.
+    objectives = _OBJECTIVES * choices
+    first = experts * 16 * 8 + objectives * 16 + objectives * 8
+    # Only the first level has a shared stream to hand on: one gate over all experts, and their mixture.
+    first += experts * 16 + experts * 8
+    second = experts * 8 * 8 + objectives * 8 + objectives * 8
+    assert sum(cost for _, cost, _ in (parts[name] for name in parts if "level_0" in name)) == first
+    assert sum(cost for _, cost, _ in (parts[name] for name in parts if "level_1" in name)) == second
+    parameters = experts * (16 * 8 + 8) + objectives * 16 + experts * 16 + experts * (8 * 8 + 8) + objectives * 8
+    assert sum(count or 0 for count, _, _ in parts.values()) == parameters
 
 
 def test_without_examples_counted_tables_are_unknown_and_the_rest_is_not(config: Config) -> None:
