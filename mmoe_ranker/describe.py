@@ -274,9 +274,12 @@ def _order(ranker: Ranker, names: Iterable[str]) -> Any:
     tops = {layer.name: place for place, layer in enumerate(ranker.layers)}
     places: Mapping[str, int] = {name: place for place, name in enumerate(dict.fromkeys(names))}
 
-    def key(name: str) -> tuple[int, int]:
+    def key(name: str) -> tuple[int, int, bool]:
         top = name.split("/")[0]
-        return next((tops[part] for part in (top, re.sub(r"_\d+$", "", top)) if part in tops), len(tops)), places[name]
+        first = next((tops[part] for part in (top, re.sub(r"_\d+$", "", top)) if part in tops), len(tops))
+        # What a layer does beside its sublayers comes after them.
+        below = [place for other, place in places.items() if other.startswith(f"{name}/")]
+        return first, max(below, default=places[name]), bool(below)
 
     return key
 

@@ -144,7 +144,7 @@ def test_a_search_goes_on_where_it_was_stopped_as_if_it_had_not_been(
     tiny_world: TinyWorld, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = _search(pruning={"kind": "median", "startup_trials": 1})
-    whole = tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=3, seed=5)
+    whole = tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=2, seed=5)
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -152,17 +152,17 @@ def test_a_search_goes_on_where_it_was_stopped_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(tuning, "evaluate_workdir", stopped)
         with pytest.raises(KeyboardInterrupt):
-            tune(tiny, tiny_world.examples, tmp_path / "stopped", search, trials=3, seed=5)
-    again = tune(tiny, tiny_world.examples, tmp_path / "stopped", search, trials=3, seed=5)
+            tune(tiny, tiny_world.examples, tmp_path / "stopped", search, trials=2, seed=5)
+    again = tune(tiny, tiny_world.examples, tmp_path / "stopped", search, trials=2, seed=5)
     assert [trial.params for trial in again.trials] == [trial.params for trial in whole.trials]
     assert [trial.state for trial in again.trials] == [trial.state for trial in whole.trials]
     for one, other in zip(again.trials, whole.trials, strict=True):
         assert one.intermediate_values == pytest.approx(other.intermediate_values, rel=1e-4)
-    assert sorted(path.name for path in (tmp_path / "stopped" / "trials").iterdir()) == ["0000", "0001", "0002"]
+    assert sorted(path.name for path in (tmp_path / "stopped" / "trials").iterdir()) == ["0000", "0001"]
     # Enough trials: nothing more to do.
-    assert len(tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=2, seed=5).trials) == 3
+    assert len(tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=1, seed=5).trials) == 2
     with pytest.raises(InputError, match=r"with the very same seed, .* Received: '.*', of other seed\.$"):
-        tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=3, seed=6)
+        tune(tiny, tiny_world.examples, tmp_path / "whole", search, trials=2, seed=6)
     table = write_report(whole, tiny, search, tmp_path / "whole")
     best = whole.best_trial
     assert table.splitlines()[1].split()[0] == str(best.number)
