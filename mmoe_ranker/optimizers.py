@@ -14,9 +14,31 @@ import tensorflow_recommenders as tfrs
 from mmoe_ranker.config_training import Optimizer, Training
 from mmoe_ranker.model import Ranker
 
+
+class RowAdagrad(tf.keras.optimizers.legacy.Adagrad):
+    """Adagrad that reads, moves and writes the rows of a batch together.
+
+    a_r = a_r + g_r^2, w_r = w_r - learning_rate g_r / (sqrt(a_r) + epsilon), for the rows r of the batch, each once.
+    TensorFlow's own kernel goes row by row, in several times the time for rows as narrow as those of tables.
+    """
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: dict[Any, Any] | None = None
+    ) -> tf.Operation:
+        accumulator = self.get_slot(var, "accumulator")
+        place = (var.device, var.dtype.base_dtype)
+        state = (apply_state or {}).get(place) or self._fallback_apply_state(*place)
+        squares = tf.gather(accumulator, indices) + tf.square(grad)
+        rows = tf.gather(var, indices) - state["lr_t"] * grad / (tf.sqrt(squares) + state["epsilon"])
+        return tf.group(
+            accumulator.scatter_update(tf.IndexedSlices(squares, indices)),
+            var.scatter_update(tf.IndexedSlices(rows, indices)),
+        )
+
+
 # The older Keras optimisers apply a step in one fused kernel, and are what tfrs' composite optimiser composes.
 _OPTIMIZERS = {
-    "adagrad": tf.keras.optimizers.legacy.Adagrad,
+    "adagrad": RowAdagrad,
     "adam": tf.keras.optimizers.legacy.Adam,
     "sgd": tf.keras.optimizers.legacy.SGD,
 }
