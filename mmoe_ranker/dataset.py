@@ -1,7 +1,7 @@
 """From shards of examples to batches for training and evaluation.
 
 Parts of a split are read in their order, which is the order of time (sec. 5.1: the model follows the latest data).
-Within a window of that order impressions are shuffled, because those of one request would otherwise share a batch.
+Each window of that order is shuffled, because the impressions of one request would otherwise share a batch.
 
 Shapes: B impressions, L places of a sequence (the longest of the batch).
 """
@@ -103,8 +103,14 @@ def training_dataset(
       skip_steps: how many batches of the pass are done already.
     """
     training = config.training
-    serialized = serialized_examples(folder, "train").shuffle(training.shuffle_window, seed=training.seed + epoch)
-    return _labelled(serialized.batch(training.batch_size).skip(skip_steps), config, rows)
+    windows = serialized_examples(folder, "train").batch(training.shuffle_window).enumerate()
+
+    def shuffled(number: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.stateless_shuffle(window, [training.seed + epoch, number])
+
+    # Window by window and not by `Dataset.shuffle`, which handles every impression by itself.
+    serialized = windows.map(shuffled).prefetch(1).rebatch(training.batch_size)
+    return _labelled(serialized.skip(skip_steps), config, rows)
 
 
 def labelled_dataset(folder: Path, split: str, config: Config, rows: FeatureRows) -> tf.data.Dataset:

@@ -90,6 +90,23 @@ def test_a_pass_is_repeatable_and_goes_on_from_any_step(tiny_world: TinyWorld, r
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second))
 
 
+def test_windows_are_shuffled_and_stay_in_order(tiny_world: TinyWorld, rows: FeatureRows) -> None:
+    window, batch = 60, 40
+    training = tiny_world.config.training.model_copy(update={"shuffle_window": window, "batch_size": batch})
+    config = tiny_world.config.model_copy(update={"training": training})
+    in_order = list(itertools.chain(*_video_rows(labelled_dataset(tiny_world.examples, "train", config, rows))))
+    batches = _video_rows(training_dataset(tiny_world.examples, config, rows))
+    assert {len(values) for values in batches[:-1]} == {batch}
+    shuffled = list(itertools.chain(*batches))
+    assert len(shuffled) == len(in_order) > 3 * window
+    moved = 0
+    for first in range(0, len(in_order), window):
+        before, after = in_order[first : first + window], shuffled[first : first + window]
+        assert sorted(before) == sorted(after)
+        moved += sum(one != other for one, other in zip(before, after, strict=True))
+    assert moved > 0.5 * len(in_order)
+
+
 def test_labels_are_nan_where_missing(tiny_world: TinyWorld, rows: FeatureRows) -> None:
     for _, labels in labelled_dataset(tiny_world.examples, "test", tiny_world.config, rows):
         clicked = labels["click"].numpy() == 1
