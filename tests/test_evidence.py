@@ -188,9 +188,9 @@ def test_each_simulated_experiment_runs_in_tiny_mode(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_kinds_of_bias_are_compared_in_tiny_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table2, "WORLDS", {"agenda": {}})
-    result = table2.run(tmp_path / "table2", (1, 2), (table2.CONTROL, "adversarial"), table2.TINY)
+def test_kinds_of_bias_are_compared_in_tiny_mode(tmp_path: Path) -> None:
+    plan = table2.Plan({"agenda": {}}, (table2.CONTROL, "adversarial"), (1, 2), table2.TINY)
+    result = table2.run(tmp_path / "table2", plan)
     assert list(result) == ["agenda"]
     assert np.isfinite(result["agenda"]["ndcg"]["adversarial"]["difference"]["mean"])
 
