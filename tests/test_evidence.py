@@ -230,7 +230,8 @@ def census_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_census_runs_in_tiny_mode(tmp_path: Path, census_file: Path) -> None:
     (row,) = table1.trained_arms(tmp_path, "census_education", ["mmoe_4"], [1], table1.TINY)
     assert 0 <= row["education auc"] <= 1
-    assert row["parameters"] > row["multiplications"] > 0
+    assert row["parameters"] > 0
+    assert row["multiplications"] > 0
     summary = json.loads(
         (tmp_path / "examples" / "census_education" / "examples" / "summary.json").read_text(encoding="utf-8")
     )
