@@ -178,7 +178,7 @@ def examples(
 def train(
     config_path: str, examples_path: Path, workdir: Path, start_from: Path | None, overrides: tuple[str, ...]
 ) -> None:
-    """Train a ranker; run again after a kill, it goes on."""
+    """Train a ranker; run again after a kill, it goes on; --from takes yesterday's training on."""
     config = load_config(config_path, overrides)
     _load_tensorflow()
     from mmoe_ranker.training import train as train_ranker

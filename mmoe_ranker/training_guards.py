@@ -147,7 +147,8 @@ class DeadExperts:
           InputError: an expert was dead at several looks in a row.
         """
         for index, metric in enumerate(self._metrics):
-            count, sums = float(metric.count), np.asarray(metric.sums, dtype=np.float64)
+            # As tensors first: under mixed precision these are variables that cast themselves.
+            count, sums = float(tf.identity(metric.count)), tf.identity(metric.sums).numpy().astype(np.float64)
             before, sums_before = self._counted[index]
             self._counted[index] = (count, sums)
             if count < before:  # a new pass

@@ -17,7 +17,7 @@ from mmoe_ranker.workdir import Workdir
 from tests.conftest import TinyWorld
 
 OVERRIDES = ["model.hidden=[32]", "model.sharing.units=[16]", "model.tower=[8]", "training.batch_size=256"]
-OVERRIDES += ["model.crosses.layers=1", "model.dropout=0.1", "training.epochs=1"]
+OVERRIDES += ["model.crosses.layers=1", "training.epochs=1"]
 
 
 @pytest.fixture(scope="module")
