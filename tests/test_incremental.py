@@ -27,7 +27,7 @@ SETTINGS = [
     "model.hidden=[32]",
     "model.sharing.units=[16]",
     "model.tower=[8]",
-    "training.batch_size=256",
+    "training.batch_size=32",
     "training.epochs=1",
 ]
 
