@@ -14,10 +14,11 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # of which tf exports nothing
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import override_config
@@ -94,7 +95,8 @@ def describe(config: Config, statistics: Statistics | None = None) -> Descriptio
     layers = _count(config, statistics or _made_up_statistics(config, 1))
     if statistics is None:
         # Whatever changes with the number of counted values is unknown as long as that number is.
-        more = _parameters(_build(config, _made_up_statistics(config, 2))[0])
+        ranker = _build(config, _made_up_statistics(config, 2))
+        more = _parameters(ranker, _trace(ranker, config, 2))
         layers = [
             layer if layer.parameters == more[layer.layer] else dataclasses.replace(layer, parameters=None)
             for layer in layers
@@ -174,27 +176,37 @@ def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _build(config: Config, statistics: Statistics) -> tuple[Ranker, tf.Graph]:
-    # A graph that is never run: its variables have shapes and names and take no memory.
-    with tf.Graph().as_default() as graph:
+def _build(config: Config, statistics: Statistics) -> Ranker:
+    """A ranker that is only traced, never run: its variables have shapes and names and take no memory."""
+
+    def without_memory(next_creator: Callable[..., tf.Variable], **given: Any) -> tf.Variable:
+        if not callable(given["initial_value"]):
+            return next_creator(**given)  # the state of a random generator
+        names = ("trainable", "name", "dtype", "shape", "synchronization", "aggregation")
+        return UninitializedVariable(**{name: given[name] for name in names if name in given})
+
+    with tf.variable_creator_scope(without_memory):
         ranker = Ranker(config, statistics)
-        ranker(ranker.feature_rows(_placeholders(config, 1, 2)), training=False)
-    return ranker, graph
+        # Keras makes variables at the first call.
+        _trace(ranker, config, 2)
+    return ranker
+
+
+def _trace(ranker: Ranker, config: Config, candidates: int) -> tf.Graph:
+    """The graph of a call for one request, the context once for all its candidates, as `rank` computes it."""
+
+    @tf.function
+    def forward(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return ranker(ranker.feature_rows(features), training=False)
+
+    return forward.get_concrete_function(_request_specs(config, candidates)).graph
 
 
 def _count(config: Config, statistics: Statistics) -> list[LayerCost]:
-    ranker, graph = _build(config, statistics)
-    parameters = _parameters(ranker)
-
-    def multiplications(candidates: int) -> collections.Counter[str]:
-        """As `rank` computes them: one context for all candidates."""
-        with graph.as_default():
-            features = _placeholders(config, 1, candidates)
-            done = len(graph.get_operations())
-            ranker(ranker.feature_rows(features), training=False)
-        return _multiplications(graph.get_operations()[done:])
-
-    two, three = multiplications(2), multiplications(3)
+    ranker = _build(config, statistics)
+    graph = _trace(ranker, config, 2)
+    parameters = _parameters(ranker, graph)
+    two, three = (_multiplications(traced, ranker.name) for traced in (graph, _trace(ranker, config, 3)))
     layers = []
     for name in sorted({*two, *parameters}, key=_order(ranker, [*parameters, *two])):
         a_candidate = three[name] - two[name]
@@ -203,30 +215,35 @@ def _count(config: Config, statistics: Statistics) -> list[LayerCost]:
     return layers
 
 
-def _parameters(ranker: Ranker) -> collections.Counter[str]:
+def _parameters(ranker: Ranker, graph: tf.Graph) -> collections.Counter[str]:
+    """Trainable numbers of each layer, by the path that its operations have in the graph of a call."""
+    paths = {_layer_of(operation.name, ranker.name) for operation in graph.get_operations()}
     parameters: collections.Counter[str] = collections.Counter()
     for variable in ranker.trainable_variables:
-        parameters[_layer_of(variable.name)] += math.prod(variable.shape.as_list())
+        path = _layer_of(variable.name, ranker.name)
+        # Keras names the variables of a stack by the stack alone, wherever it stands.
+        nested = [longer for longer in paths if longer.endswith(f"/{path}")]
+        parameters[path if path in paths or len(nested) != 1 else nested[0]] += math.prod(variable.shape.as_list())
     return parameters
 
 
-def _placeholders(config: Config, contexts: int, candidates: int) -> dict[str, tf.Tensor]:
-    """The served features as they come from outside, of a static number of rows."""
-    placeholders = {}
+def _request_specs(config: Config, candidates: int) -> dict[str, tf.TensorSpec]:
+    """The served features of one request as they come from outside, of a static number of rows."""
+    specs = {}
     for name, spec in feature_specs(config, None).items():
         feature = config.feature(name)
-        rows = contexts if feature.side == "context" else candidates
+        rows = 1 if feature.side == "context" else candidates
         # Of all features, only a sequence has an open end.
         inner = [getattr(feature, "max_length", None) if size is None else size for size in spec.shape.as_list()[1:]]
-        placeholders[name] = tf.compat.v1.placeholder(spec.dtype, [rows, *inner])
-    return placeholders
+        specs[name] = tf.TensorSpec([rows, *inner], spec.dtype, name)
+    return specs
 
 
-def _multiplications(operations: Iterable[tf.Operation]) -> collections.Counter[str]:
-    """Multiplications of each layer among some operations of a graph."""
+def _multiplications(graph: tf.Graph, model: str) -> collections.Counter[str]:
+    """Multiplications of each layer in the graph of a call."""
     counts: collections.Counter[str] = collections.Counter()
-    for operation in operations:
-        counts[_layer_of(operation.name)] += _of_operation(operation)
+    for operation in graph.get_operations():
+        counts[_layer_of(operation.name, model)] += _of_operation(operation)
     return +counts
 
 
@@ -257,9 +274,11 @@ def _of_einsum(operation: tf.Operation) -> int:
     return math.prod(sizes.values()) if len(terms) > 1 else 0
 
 
-def _layer_of(name: str) -> str:
+def _layer_of(name: str, model: str) -> str:
     """The path of the layer that an operation or a variable of this name belongs to."""
-    scopes = [scope for scope in name.split("/")[1:-1] if not _ANONYMOUS.fullmatch(scope)]
+    scopes = [scope for scope in name.split("/")[:-1] if not _ANONYMOUS.fullmatch(scope)]
+    # Variables of a stack are named without the model's scope.
+    scopes = scopes[1:] if scopes and scopes[0] == model else scopes
     # `hidden/hidden_0` says it twice.
     scopes = [
         scope
