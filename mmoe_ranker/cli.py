@@ -61,7 +61,7 @@ def _fail(sentence: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _load_tensorflow() -> None:
+def _load_tensorflow(look_for_devices: bool = True) -> None:
     """Imports TensorFlow without the banner that it writes past its own log level: errors here are one sentence."""
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as banner:
@@ -69,8 +69,9 @@ def _load_tensorflow() -> None:
         try:
             import tensorflow as tf
 
-            # Looks for devices now, with its messages.
-            tf.constant(0)
+            # Looks for devices now, with its messages; a process of a cluster has to name the others before that.
+            if look_for_devices:
+                tf.constant(0)
         except BaseException:
             banner.seek(0)
             os.write(standard_error, banner.read())
@@ -180,7 +181,7 @@ def train(
 ) -> None:
     """Train a ranker; run again after a kill, it goes on; --from takes yesterday's training on."""
     config = load_config(config_path, overrides)
-    _load_tensorflow()
+    _load_tensorflow(look_for_devices=config.training.distribution.kind in ("none", "mirrored"))
     from mmoe_ranker.training import train as train_ranker
 
     done_before = (workdir / "training.json").is_file()

@@ -32,6 +32,9 @@ def sentence_for(error: BaseException) -> tuple[str, int] | None:
         # By name, because TensorFlow is not imported here.
         if type(cause).__name__ == "DataLossError":
             return f"A file is damaged; make it again. Received: {' '.join(str(cause).split())[:300]}.", 2
+        if type(cause).__name__ in ("UnavailableError", "AbortedError"):
+            sentence = "Another process of the training was lost: start all of them again, to go on from the last"
+            return f"{sentence} checkpoint. Received: {' '.join(str(cause).split())[:300]}.", 1
         if isinstance(cause, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)):
             return f"A file or folder must be there and allow this use. Received: {cause}.", 2
     return None

@@ -157,6 +157,10 @@ def _check_training(config: Config) -> None:
         if feature.transform != "none" or feature.quantiles is not None:
             rule = "must name a feature that is used as it stands, with `transform: none` and without `quantiles`"
             _refuse("training.sample_weight", rule, weight)
+    kind = config.training.distribution.kind
+    if config.training.early_stopping is not None and kind in ("multi_worker", "parameter_server"):
+        rule = f"must be null where `training.distribution` is of kind {kind}, which has no validation between passes"
+        _refuse("training.early_stopping", rule, config.training.early_stopping.model_dump())
     if config.sampling is not None and config.sampling.correction == "export":
         for position, objective in enumerate(config.objectives):
             if objective.kind == "regression" and objective.without_event == "zero":

@@ -24,9 +24,17 @@ class EarlyStopping(Frozen):
 
 
 class Distribution(Frozen):
-    """Which of TensorFlow's strategies trains: over the devices of a machine, or over machines."""
+    """Which of TensorFlow's strategies trains in step: on one device, those of a machine, or those of several."""
 
-    kind: Literal["none", "mirrored", "multi_worker", "parameter_server"] = "none"
+    kind: Literal["none", "mirrored", "multi_worker"] = "none"
+
+
+class ParameterServers(Frozen):
+    """Weights on parameter servers, a table cut over them into shards of at least `min_shard_bytes`."""
+
+    kind: Literal["parameter_server"]
+    # Smaller shards would cut the states of random generators, which TensorFlow refuses.
+    min_shard_bytes: Annotated[int, Field(ge=1024)] = 256 << 10
 
 
 class Training(Frozen):
@@ -50,7 +58,7 @@ class Training(Frozen):
     early_stopping: EarlyStopping | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     xla: bool = False
-    distribution: Distribution = Distribution()
+    distribution: Annotated[Distribution | ParameterServers, Field(discriminator="kind")] = Distribution()
 
 
 class Sampling(Frozen):

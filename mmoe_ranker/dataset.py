@@ -86,7 +86,13 @@ def serialized_examples(folder: Path, split: str) -> tf.data.Dataset:
 
 
 def training_dataset(
-    folder: Path, config: Config, rows: FeatureRows, epoch: int = 0, skip_steps: int = 0
+    folder: Path,
+    config: Config,
+    rows: FeatureRows,
+    epoch: int = 0,
+    skip_steps: int = 0,
+    replicas: range = range(1),
+    num_replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches of one chronological pass over the training split, ready for `fit`.
 
@@ -101,6 +107,8 @@ def training_dataset(
       rows: turns categories into rows of tables.
       epoch: which pass.
       skip_steps: how many batches of the pass are done already.
+      replicas: whose parts of each batch are wanted, one after the other.
+      num_replicas: into how many parts each batch is split.
     """
     training = config.training
     windows = serialized_examples(folder, "train").batch(training.shuffle_window).enumerate()
@@ -109,8 +117,20 @@ def training_dataset(
         return tf.random.experimental.stateless_shuffle(window, [training.seed + epoch, number])
 
     # Window by window and not by `Dataset.shuffle`, which handles every impression by itself.
-    serialized = windows.map(shuffled).prefetch(1).rebatch(training.batch_size)
-    return _labelled(serialized.skip(skip_steps), config, rows)
+    batches = windows.map(shuffled).prefetch(1).rebatch(training.batch_size).skip(skip_steps)
+    if num_replicas > 1:
+        batches = batches.flat_map(
+            lambda batch: tf.data.Dataset.from_tensor_slices(list(replicas)).map(
+                lambda replica: _part(batch, replica, num_replicas)
+            )
+        )
+    return _labelled(batches, config, rows)
+
+
+def _part(batch: tf.Tensor, replica: tf.Tensor, num_replicas: int) -> tf.Tensor:
+    """One replica's part of a batch; where nothing is left for it, an example without any value or label."""
+    part = batch[replica::num_replicas]
+    return tf.cond(tf.size(part) > 0, lambda: part, lambda: tf.constant([b""]))
 
 
 def labelled_dataset(folder: Path, split: str, config: Config, rows: FeatureRows) -> tf.data.Dataset:

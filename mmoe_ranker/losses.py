@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mmoe_ranker.replicas import total_over_replicas
+
 # A logit beyond this, either way, predicts as this one does: exp of it is large, never infinite.
 MAX_LOG_ODDS = 20.0
 
@@ -92,4 +94,6 @@ def normalised_weights(weights: tf.Tensor) -> tf.Tensor:
     Args:
       weights: [B], at least 0; all 0 stays 0.
     """
-    return tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
+    count = tf.cast(tf.size(weights), weights.dtype)
+    mean = total_over_replicas(tf.reduce_sum(weights)) / total_over_replicas(count)
+    return tf.math.divide_no_nan(weights, mean)

@@ -25,9 +25,13 @@ from mmoe_ranker.losses import normalised_weights
 from mmoe_ranker.objective_heads import ObjectiveHead
 from mmoe_ranker.objectives import loss_weighting, objective_heads
 from mmoe_ranker.precision import ScaledLossModel, computed_in
+from mmoe_ranker.replicas import share_of_batch, total_over_replicas
 from mmoe_ranker.selection_bias import selection_bias
 from mmoe_ranker.sharing import expert_health, sharing_layer
 from mmoe_ranker.statistics import Statistics
+
+# What a step of tfrs reports of one replica; metrics count what all of them see.
+_LOSSES = ("loss", "regularization_loss", "total_loss")
 
 
 class Ranker(ScaledLossModel):
@@ -48,6 +52,8 @@ class Ranker(ScaledLossModel):
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(name=config.name)
+        # What a step reports is the same on every replica.
+        self.distribute_reduction_method = "first"
         model, num_objectives = config.model, len(config.objectives)
         self.feature_rows = FeatureRows(config, statistics)
         self.encoder = FeatureEncoder(config, statistics, self.feature_rows, name="encoder")
@@ -125,19 +131,25 @@ class Ranker(ScaledLossModel):
         weights = None if weights is None else normalised_weights(weights)
         parts = [head.loss(labels, outputs, weights, training) for head in self.heads.values()]
         loss = self.loss_weighting(tf.stack([part.loss for part in parts]), tf.stack([part.labelled for part in parts]))
-        return loss + self.bias.loss(features, labels, outputs)
+        loss += self.bias.loss(features, labels, outputs)
+        # The gradients of replicas are summed, so that their losses have to sum to the batch's.
+        return loss * share_of_batch(tf.shape(outputs[next(iter(self.heads))])[0])
 
     def train_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
         """One step of training; returns the metrics by name."""
-        return _flat(super().train_step(inputs))
+        return _reported(super().train_step(inputs))
 
     def test_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
         """The metrics of a batch that is not trained on, by name."""
-        return _flat(super().test_step(inputs))
+        return _reported(super().test_step(inputs))
 
     def embedding_variables(self) -> list[tf.Variable]:
         """The tables of the main tower, of which a step touches few rows."""
         return [variable for table in self.encoder.embedding_tables for variable in table.trainable_variables]
+
+
+def _reported(metrics: Mapping[str, tf.Tensor | dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    return {name: total_over_replicas(value) if name in _LOSSES else value for name, value in _flat(metrics).items()}
 
 
 def _flat(metrics: Mapping[str, tf.Tensor | dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:

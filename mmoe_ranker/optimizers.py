@@ -74,10 +74,11 @@ def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimize
     `training.embedding_optimizer` moves the embedding tables of the main tower, `training.optimizer` the rest.
     """
 
+    shared = training.distribution.kind == "parameter_server"
     return _Composite(
         [
-            (_build(training.embedding_optimizer), lambda: optimized_variables(ranker)[0]),
-            (_build(training.optimizer), lambda: optimized_variables(ranker)[1]),
+            (_build(training.embedding_optimizer, shared), lambda: optimized_variables(ranker)[0]),
+            (_build(training.optimizer, shared), lambda: optimized_variables(ranker)[1]),
         ]
     )
 
@@ -89,5 +90,8 @@ def optimized_variables(ranker: Ranker) -> tuple[list[tf.Variable], list[tf.Vari
     return tables, [variable for variable in ranker.trainable_variables if variable.ref() not in known]
 
 
-def _build(optimizer: Optimizer) -> tf.keras.optimizers.legacy.Optimizer:
+def _build(optimizer: Optimizer, shared: bool) -> tf.keras.optimizers.legacy.Optimizer:
+    if optimizer.name == "adagrad" and shared:
+        # Workers that do not wait for each other may move the same row, which has to be read and written in one go.
+        return tf.keras.optimizers.legacy.Adagrad(learning_rate=optimizer.learning_rate)
     return _OPTIMIZERS[optimizer.name](learning_rate=optimizer.learning_rate)

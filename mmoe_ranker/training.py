@@ -6,6 +6,7 @@ Reads like its own table of contents: `train`. How far it is, is in `training_pr
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import training_dataset
+from mmoe_ranker.distribution import open_distribution
 from mmoe_ranker.early_stopping import EarlyStopping, check_validation_split
 from mmoe_ranker.incremental import carry_over, open_start
 from mmoe_ranker.model import Ranker
@@ -24,7 +26,7 @@ from mmoe_ranker.statistics import Statistics
 from mmoe_ranker.training_callbacks import REPORT_STEPS, ProgressBar, SaveProgress
 from mmoe_ranker.training_guards import Guards
 from mmoe_ranker.training_progress import Progress
-from mmoe_ranker.workdir import BEST, CHECKPOINTS, Workdir
+from mmoe_ranker.workdir import BEST, CHECKPOINTS, RESULT, Workdir
 
 
 def train(
@@ -52,16 +54,22 @@ def train(
     """
     start = open_start(start_from, config) if start_from is not None else None
     check_validation_split(config, examples)
-    workdir = Workdir.create(workdir_path, config, examples, start)
+    distribution = open_distribution(config.training)
+    if distribution.serve_until(workdir_path / RESULT):
+        return Workdir(workdir_path).result or {}
+    with distribution.chief_first():
+        workdir = Workdir.create(workdir_path, config, examples, start)
+        steps, checkpoints = _steps_per_epoch(workdir_path, config), workdir_path / CHECKPOINTS
+        if start is not None and workdir.result is None:
+            set_seeds(config.training.seed)
+            carry_over(start, workdir, steps)
     if workdir.result is not None:
         return workdir.result
     set_seeds(config.training.seed)
-    steps = _steps_per_epoch(workdir_path, config)
-    if start is not None:
-        carry_over(start, workdir, steps)
-    ranker = _compiled_ranker(workdir, config)
-    progress = Progress(ranker, workdir_path / CHECKPOINTS, steps)
-    progress.restore()
+    with distribution.scope():
+        ranker = _compiled_ranker(workdir, config)
+    progress = Progress(ranker, distribution.save_folder(checkpoints), steps)
+    progress.restore(checkpoints)
     stopping = EarlyStopping(config, ranker, progress, examples, workdir_path / BEST)
     all_callbacks = [
         Guards(config, ranker, progress, workdir),
@@ -73,8 +81,9 @@ def train(
     started, first_step = time.perf_counter(), progress.total_steps
     stopping.after_pass()  # of a run that was killed while it validated
     while (epoch := int(progress.epoch)) < config.training.epochs and not stopping.stops:
-        dataset = training_dataset(examples, config, ranker.feature_rows, epoch, int(progress.step))
-        ranker.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=all_callbacks)
+        step = int(progress.step)
+        batches = functools.partial(training_dataset, examples, config, ranker.feature_rows, epoch, step)
+        distribution.fit(ranker, batches, epoch, range(step, steps), all_callbacks)
         stopping.after_pass()
     stopping.restore_best()
     seconds = time.perf_counter() - started
@@ -87,7 +96,8 @@ def train(
         "passes": progress.passes,
         "started_from": workdir.started_from,
     }
-    workdir.write_result(result)
+    if distribution.is_chief:
+        workdir.write_result(result)
     return result
 
 

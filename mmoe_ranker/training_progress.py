@@ -32,7 +32,7 @@ class Progress:
 
     Args:
       ranker: compiled; its weights, its metrics and its optimiser's slots are saved.
-      folder: of the checkpoints.
+      folder: where it saves checkpoints.
       steps_per_epoch: how many batches a pass has.
     """
 
@@ -43,10 +43,10 @@ class Progress:
         self._ranker = ranker
         self._records = _Records()
         self._metrics: list[tf.Tensor] = []
-        checkpoint = tf.train.Checkpoint(
+        self._checkpoint = tf.train.Checkpoint(
             ranker=ranker, optimizer=ranker.optimizer, epoch=self.epoch, step=self.step, records=self._records
         )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=_KEPT_CHECKPOINTS)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=_KEPT_CHECKPOINTS)
 
     @property
     def total_steps(self) -> int:
@@ -58,9 +58,9 @@ class Progress:
         """A record a pass that is done, with its `metrics`; whoever adds to one saves."""
         return self._records.passes
 
-    def restore(self) -> None:
-        """Goes to where the newest checkpoint is; without one, saves the first."""
-        self._manager.restore_or_initialize()
+    def restore(self, folder: Path) -> None:
+        """Goes to where the newest checkpoint of a folder is, if one is there."""
+        self._checkpoint.restore(tf.train.latest_checkpoint(str(folder)))
         if int(self.step):
             self._metrics = [tf.identity(variable) for variable in self._metric_variables()]
 

@@ -172,7 +172,10 @@ class Workdir:
         config = config.model_copy(update={"training": training})
         ranker = Ranker(config, Statistics.load(self.path))
         labels = {name: tf.constant([float("nan")]) for name in config.objective_names}
-        ranker.compute_loss((ranker.feature_rows(missing_features(config)), labels))
+        features = ranker.feature_rows(missing_features(config))
+        ranker(features)
+        # As a replica, if this is one of several: metrics count nowhere else.
+        tf.distribute.get_strategy().run(ranker.compute_loss, args=((features, labels),))
         ranker.reset_metrics()
         return ranker
 

@@ -141,6 +141,18 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
         ("training.precision=float16", "`training.precision`", "'mixed_bfloat16' or 'mixed_float16'", "'float16'"),
         ("training.distribution.kind=horovod", "`training.distribution.kind`", "'parameter_server'", "'horovod'"),
         ("training.early_stopping={patience: 0}", "`training.early_stopping.patience`", "greater than 0", "0"),
+        (
+            "training={early_stopping: {patience: 1}, distribution: {kind: multi_worker}}",
+            "`training.early_stopping`",
+            "must be null where `training.distribution` is of kind multi_worker",
+            "{'patience': 1, 'min_delta': 0.0}",
+        ),
+        (
+            "training.distribution={kind: parameter_server, min_shard_bytes: 16}",
+            "`training.distribution.min_shard_bytes`",
+            "greater than or equal to 1024",
+            "16",
+        ),
         ("sampling={negatives: 1.0}", "`sampling.negatives`", "less than 1", "1.0"),
         ("training.batch_size=many", "`training.batch_size`", "valid integer", "'many'"),
     ],

@@ -18,6 +18,7 @@ _CONFIG = _LEAVES | _SECTIONS | {"config", "config_checks", "config_loading", "c
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
 _PARTS = {"layers", "features", "losses", "objective_heads", "objectives", "sharing", "selection_bias"}
 _MODEL = _DATA | _PARTS | {"dataset", "model"}
+_DISTRIBUTION = _MODEL | {"cluster", "distribution", "parameter_server"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
 ALLOWED = {
     "errors": set(),
@@ -35,21 +36,26 @@ ALLOWED = {
     "example_encoding": _DATA,
     "layers": _LEAVES,
     "features": _DATA | {"layers"},
-    "losses": _LEAVES,
+    "losses": _LEAVES | {"replicas"},
     "objective_heads": _DATA | {"losses"},
     "objectives": _DATA | {"layers", "losses", "objective_heads"},
     "sharing": _DATA | {"layers"},
     "selection_bias": _DATA | {"layers", "features"},
-    "model": _DATA | _PARTS,
+    "replicas": set(),
+    "model": _DATA | _PARTS | {"replicas"},
     "dataset": _DATA | {"layers", "features"},
     "optimizers": _MODEL,
     "workdir": _MODEL,
     "training_progress": _TRAINING,
     "training_callbacks": _TRAINING | {"training_progress"},
+    "cluster": _LEAVES,
+    "distribution": _DISTRIBUTION,
+    "parameter_server": _DISTRIBUTION | {"training_callbacks"},
     "training_guards": _TRAINING | {"training_progress", "training_callbacks"},
     "early_stopping": _TRAINING | {"training_progress"},
     "incremental": _TRAINING | {"training_progress"},
     "training": _TRAINING
+    | _DISTRIBUTION
     | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
     "evaluation": _TRAINING | {"metrics", "combined_score"},
     "serving_signatures": _TRAINING | {"combined_score"},
