@@ -28,7 +28,7 @@ from mmoe_ranker.workdir import Workdir
 
 # So many looks in a row must find the same: a moment's find may be chance.
 _LOOKS = 3
-# Logits whose standard deviation is below this say the same of all impressions: no ranking comes of them. It is far
+# Logits whose range is below this say the same of all impressions: no ranking comes of them. It is far
 # below the spread that a ranker starts with or that a rare objective comes to, and above float32's rounding.
 _LEAST_SPREAD = 1e-5
 # A mean utilisation of less than this share of an equal part, 1 / E, in every gate: next to none. The metric
@@ -105,8 +105,7 @@ class ConstantPredictions:
         def spreads() -> tuple[tf.Tensor, tf.Tensor]:
             outputs = ranker(features, training=False)
             logits = tf.stack([outputs[f"relevance_{name}_logit"] for name in self._names], axis=-1)  # [B, T]
-            inputs = tf.math.reduce_std(ranker.encoder(features), axis=0)
-            return tf.math.reduce_std(logits, axis=0), tf.reduce_max(inputs)
+            return _spread(logits), tf.reduce_max(_spread(ranker.encoder(features)))
 
         self._spreads = spreads
 
@@ -130,6 +129,11 @@ class ConstantPredictions:
                 f"Received: the same prediction for all impressions at {_LOOKS} looks in a row, of "
                 f"{', '.join(f'`{name}`' for name in constant_names)}."
             )
+
+
+def _spread(columns: tf.Tensor) -> tf.Tensor:
+    """Range of each column; a standard deviation of equal numbers would be their rounding error, not 0."""
+    return tf.reduce_max(columns, axis=0) - tf.reduce_min(columns, axis=0)
 
 
 class DeadExperts:
