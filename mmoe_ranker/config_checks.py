@@ -134,13 +134,21 @@ def _check_tower(config: Config, bias: AdditiveTower) -> None:
 
 
 def _check_anchor(config: Config, bias: Anchored) -> None:
+    binary = [o.name for o in config.objectives if o.kind == "binary" and o.space == "conditional"]
+    for position, name in enumerate(bias.objectives):
+        _one_of(f"model.bias.objectives.{position}", binary, name, "a binary objective of `space: conditional`")
+    unserved = [feature.name for feature in config.side("bias")]
+    if not set(unserved) & set(bias.features):
+        rule = f"must name a feature of side bias, which is missing at serving; allowed: {_listed(unserved)}"
+        _refuse("model.bias.features", rule, list(bias.features))
     if bias.random_order is not None:
         flags = [f.name for f in config.side("bias") if f.kind == "categorical" and f.name not in bias.features]
         what = "a categorical feature of side bias that is not among `model.bias.features`"
         _one_of("model.bias.random_order", flags, bias.random_order, what)
-    elif config.item_key not in [feature.name for feature in config.features]:
-        rule = "must be given, or the item key be a feature, so that items at several positions are known"
-        _refuse("model.bias.random_order", rule, None)
+    kind = config.training.distribution.kind
+    if kind != "none":
+        rule = "must be none where `model.bias` is of kind anchored, whose numbers follow the batches one by one"
+        _refuse("training.distribution.kind", rule, kind)
 
 
 def _each_once(path: str, names: tuple[str, ...]) -> None:

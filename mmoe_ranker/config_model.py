@@ -55,9 +55,10 @@ class ShallowTower(AdditiveTower):
 
 
 class Anchored(AdditiveTower):
-    """A shallow tower that learns only where the log itself tells bias from relevance.
+    """A shallow tower and a second reading of the log without it, weighed by what requests in random order bear out.
 
-    That is on requests that `random_order` flags, or without a flag from items that stand at several positions.
+    `random_order` names the feature that flags them by the value `true`. A flag is strongly advised: without one the
+    log does not tell which reading is right, and half of each is served, by convention.
     """
 
     kind: Literal["anchored"]

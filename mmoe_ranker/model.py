@@ -5,7 +5,7 @@ Shapes: B impressions, T objectives in config order, E experts, H units of the l
 Outputs of a call, for each objective k:
   `k`                   [B]  probability, or value in the label's own unit
   `k_logit`             [B]  what the loss sees: relevance plus bias, not corrected for sampled negatives
-  `relevance_k_logit`   [B]  from the main tower
+  `relevance_k_logit`   [B]  from the main tower; of bias kind `anchored`, from both its readings
   `bias_k_logit`        [B]  from the shallow tower, for biased objectives ([1] where the whole request shares it)
   `shared`              [B, H]  the shared hidden layer
   `gates`               [B, T, E], where experts are mixed
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from mmoe_ranker.bias_kinds import selection_bias
 from mmoe_ranker.config import Config
 from mmoe_ranker.features import FeatureEncoder, FeatureRows
 from mmoe_ranker.layers import ParallelDense, dense_stack
@@ -26,7 +27,6 @@ from mmoe_ranker.objective_heads import ObjectiveHead
 from mmoe_ranker.objectives import loss_weighting, objective_heads
 from mmoe_ranker.precision import ScaledLossModel, computed_in
 from mmoe_ranker.replicas import share_of_batch, total_over_replicas
-from mmoe_ranker.selection_bias import selection_bias
 from mmoe_ranker.sharing import expert_health, sharing_layer
 from mmoe_ranker.statistics import Statistics
 
@@ -73,10 +73,11 @@ class Ranker(ScaledLossModel):
         self.expert_health = expert_health(model, config.objective_names)
         self.heads: dict[str, ObjectiveHead] = objective_heads(config, statistics)
         self.loss_weighting = loss_weighting(config, self.heads)
+        initial_logits = {name: head.initial_logit for name, head in self.heads.items()}
         self.tower_logit = ParallelDense(
-            num_objectives, 1, bias_initial=[head.initial_logit for head in self.heads.values()], name="tower_logit"
+            num_objectives, 1, bias_initial=list(initial_logits.values()), name="tower_logit"
         )
-        self.bias = selection_bias(config, self.feature_rows)
+        self.bias = selection_bias(config, self.feature_rows, initial_logits)
         self._run_dense_part = self.dense_part
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
@@ -85,9 +86,10 @@ class Ranker(ScaledLossModel):
         outputs = self._run_dense_part(encoded, training=training)
         relevance = outputs.pop("relevance")  # [B, T]
         outputs |= self.bias.read_shared(outputs["shared"])
+        outputs |= self.bias.read_towers(outputs.pop("towers"), relevance, training)
         bias = self.bias.logits(features, training)
         for index, (name, head) in enumerate(self.heads.items()):
-            logit = outputs[f"relevance_{name}_logit"] = relevance[:, index]
+            logit = outputs.setdefault(f"relevance_{name}_logit", relevance[:, index])
             if name in bias:
                 outputs[f"bias_{name}_logit"] = bias[name]
                 logit = logit + bias[name]
@@ -96,7 +98,7 @@ class Ranker(ScaledLossModel):
         return outputs
 
     def dense_part(self, encoded: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
-        """All between the input and the logits of the main tower: `shared`, `relevance` [B, T], and `gates` if any."""
+        """All between the input and the logits of the main tower: `shared`, `towers`, `relevance` [B, T], `gates`."""
         # Keras casts the first input of a layer by itself, and a cross has two.
         crossed = encoded = tf.cast(encoded, self.hidden.compute_dtype)
         for layer in self.crosses:
@@ -106,7 +108,9 @@ class Ranker(ScaledLossModel):
         for layer in self.tower:
             towers = layer(towers)
         relevance = tf.squeeze(self.tower_logit(towers), axis=-1)
-        outputs = {"shared": shared, "relevance": relevance} | ({} if gates is None else {"gates": gates})
+        outputs = {"shared": shared, "towers": towers, "relevance": relevance} | (
+            {} if gates is None else {"gates": gates}
+        )
         return {name: tf.cast(values, tf.float32) for name, values in outputs.items()}
 
     def compile_dense_part(self) -> None:
@@ -131,7 +135,7 @@ class Ranker(ScaledLossModel):
         weights = None if weights is None else normalised_weights(weights)
         parts = [head.loss(labels, outputs, weights, training) for head in self.heads.values()]
         loss = self.loss_weighting(tf.stack([part.loss for part in parts]), tf.stack([part.labelled for part in parts]))
-        loss += self.bias.loss(features, labels, outputs)
+        loss += self.bias.loss(features, labels, outputs, weights, training)
         # The gradients of replicas are summed, so that their losses have to sum to the batch's.
         return loss * share_of_batch(tf.shape(outputs[next(iter(self.heads))])[0])
 

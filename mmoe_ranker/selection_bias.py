@@ -1,7 +1,7 @@
 """How the ranker models selection bias: one class a kind of `model.bias`, with the hooks by which it takes part.
 
-`SelectionBias` is kind `none`, and each other kind overrides the hook it needs. In all of them a bias feature that is
-not given counts as missing, as at serving.
+`bias_kinds` chooses, and kind `anchored` is in a module of its own. `SelectionBias` is kind `none`, and each other kind
+overrides the hook it needs. In all of them a bias feature that is not given counts as missing, as at serving.
 
 Shapes: B impressions, D inputs of the main tower, H units of the shared hidden layer.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_model import Adversarial, InputFeature, ShallowTower
+from mmoe_ranker.config_model import AdditiveTower, Adversarial, InputFeature
 from mmoe_ranker.features import DEFAULT_DIM, FeatureRows
 from mmoe_ranker.layers import MISSING, dense_stack, drop_features, reverse_gradient
 from mmoe_ranker.layers import ShallowTower as ShallowTowerLayer
@@ -48,11 +48,22 @@ class SelectionBias(tf.keras.layers.Layer):
         """Outputs of this kind's own that start from the shared hidden layer [B, H], for its loss."""
         return {}
 
+    def read_towers(
+        self, towers: tf.Tensor, relevance: tf.Tensor, training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Outputs that start from the towers, [B, T, U] or [B, U], and their logits [B, T].
+
+        A `relevance_k_logit` among them takes the place of the tower's own.
+        """
+        return {}
+
     def loss(
         self,
         features: Mapping[str, tf.Tensor],
         labels: Mapping[str, tf.Tensor],
         outputs: Mapping[str, tf.Tensor],
+        weights: tf.Tensor | None = None,
+        training: bool = False,
     ) -> tf.Tensor:
         """What this kind adds to the loss of the objectives, a scalar.
 
@@ -60,6 +71,8 @@ class SelectionBias(tf.keras.layers.Layer):
           features: of the batch, bias features among them.
           labels: by objective, [B], NaN where missing.
           outputs: of the ranker's call.
+          weights: [B] of impressions, or None for 1.
+          training: whether the batch is learned from.
         """
         return tf.constant(0.0)
 
@@ -67,7 +80,7 @@ class SelectionBias(tf.keras.layers.Layer):
 class ShallowTowerBias(SelectionBias):
     """A shallow tower, added to the logits of the objectives that position biases (sec. 4.4, fig. 3)."""
 
-    def __init__(self, config: Config, bias: ShallowTower, rows: FeatureRows, **kwargs: Any) -> None:
+    def __init__(self, config: Config, bias: AdditiveTower, rows: FeatureRows, **kwargs: Any) -> None:
         tower = ShallowTowerLayer(
             {name: rows.rows[name].num_rows for name in bias.features},
             bias.cross,
@@ -82,11 +95,17 @@ class ShallowTowerBias(SelectionBias):
     def logits(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """The tower's outputs by objective."""
         assert self.tower is not None
+        return self.by_objective(self.tower(self.tower_rows(features), training=training))
+
+    def tower_rows(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The rows of the tower's features, [B]; with none given [1], which broadcasts over the impressions."""
+        assert self.tower is not None
         names = self.tower.num_rows
         given = {name: features[name] for name in names if name in features}
-        # Nothing given: one row of "missing", which broadcasts over the impressions.
-        rows = _rows(names, given, tf.shape(next(iter(given.values()))) if given else [1])
-        logits = self.tower(rows, training=training)  # [B, K]
+        return rows_or_missing(names, given, tf.shape(next(iter(given.values()))) if given else [1])
+
+    def by_objective(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The columns of [B, K], by the objectives' names."""
         return {name: logits[:, index] for index, name in enumerate(self.objectives)}
 
 
@@ -110,7 +129,7 @@ class InputFeatureBias(SelectionBias):
         self, encoded: tf.Tensor, features: Mapping[str, tf.Tensor], training: bool | None = None
     ) -> tf.Tensor:
         """The input with an embedding of each bias feature behind it."""
-        rows = _rows(self.tables, features, tf.shape(encoded)[:1])
+        rows = rows_or_missing(self.tables, features, tf.shape(encoded)[:1])
         if training:
             rows = drop_features(rows, list(rows), self.dropout, self.generator)
         return tf.concat([encoded, *(self.tables[name](rows[name]) for name in self.tables)], axis=-1)
@@ -141,34 +160,22 @@ class AdversarialBias(SelectionBias):
         features: Mapping[str, tf.Tensor],
         labels: Mapping[str, tf.Tensor],
         outputs: Mapping[str, tf.Tensor],
+        weights: tf.Tensor | None = None,
+        training: bool = False,
     ) -> tf.Tensor:
         """The mean cross entropy over the impressions whose bias features are known, summed over the features."""
         losses = []
         for name in self.heads:
             logits = outputs[f"adversary_{name}_logits"]
-            rows = _rows([name], features, tf.shape(logits)[:1])[name]
+            rows = rows_or_missing([name], features, tf.shape(logits)[:1])[name]
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(rows, logits)
             known = tf.cast(rows != MISSING, each.dtype)
             losses.append(tf.math.divide_no_nan(tf.reduce_sum(each * known), tf.reduce_sum(known)))
         return tf.add_n(losses)
 
 
-def selection_bias(config: Config, rows: FeatureRows) -> SelectionBias:
-    """Builds the kind that `model.bias` names.
-
-    Args:
-      config: the whole config; the bias features are described among its features.
-      rows: give the tables their sizes.
-    """
-    bias = config.model.bias
-    if isinstance(bias, ShallowTower):
-        return ShallowTowerBias(config, bias, rows, name="bias")
-    if isinstance(bias, InputFeature):
-        return InputFeatureBias(config, bias, rows, name="bias")
-    if isinstance(bias, Adversarial):
-        return AdversarialBias(bias, rows, name="bias")
-    return SelectionBias(name="bias")
-
-
-def _rows(names: Sequence[str] | Mapping[str, Any], given: Mapping[str, tf.Tensor], shape: Any) -> dict[str, tf.Tensor]:
+def rows_or_missing(
+    names: Sequence[str] | Mapping[str, Any], given: Mapping[str, tf.Tensor], shape: Any
+) -> dict[str, tf.Tensor]:
+    """The rows of some features, with the row of "missing" in `shape` for those that are not given."""
     return {name: given[name] if name in given else tf.fill(shape, MISSING) for name in names}

@@ -193,6 +193,18 @@ def test_mistakes_name_path_rule_and_received(
             "not among `model.bias.features`; allowed: nothing",
             "'position'",
         ),
+        (
+            "{kind: anchored, features: [device], objectives: [click]}",
+            "features",
+            "a feature of side bias, which is missing at serving; allowed: position",
+            "['device']",
+        ),
+        (
+            "{kind: anchored, features: [position], objectives: [watch_time]}",
+            "objectives.0",
+            "a binary objective of `space: conditional`; allowed: click, like, dismiss",
+            "'watch_time'",
+        ),
     ],
 )
 def test_mistakes_of_bias_kinds(config_file: Path, bias: str, path: str, allowed: str, received: str) -> None:
@@ -202,10 +214,12 @@ def test_mistakes_of_bias_kinds(config_file: Path, bias: str, path: str, allowed
     assert message.endswith(f"Received: {received}.")
 
 
-def test_an_anchor_without_a_flag_needs_the_item_key(config_file: Path) -> None:
+def test_an_anchor_trains_on_one_device(config_file: Path) -> None:
     bias = "model.bias={kind: anchored, features: [position], objectives: [click]}"
-    message = _refusal(config_file, bias, "item_key=video", "features.watch_history.pooling=mean")
-    assert "`model.bias.random_order` must be given, or the item key be a feature" in message
+    assert load_config(config_file, [bias]).model.bias.kind == "anchored"
+    message = _refusal(config_file, bias, "training.distribution={kind: mirrored}")
+    assert "`training.distribution.kind` must be none where `model.bias` is of kind anchored" in message
+    assert message.endswith("Received: 'mirrored'.")
 
 
 def test_attention_is_from_the_candidate(config_file: Path) -> None:

@@ -16,7 +16,7 @@ _LEAVES = {"errors"}
 _SECTIONS = {"config_fields", "config_features", "config_objectives", "config_model", "config_training"}
 _CONFIG = _LEAVES | _SECTIONS | {"config", "config_checks", "config_loading", "config_matching"}
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
-_PARTS = {"layers", "features", "losses", "objective_heads", "objectives", "sharing", "selection_bias"}
+_PARTS = {"layers", "features", "losses", "objective_heads", "objectives", "sharing", "selection_bias", "bias_kinds"}
 _MODEL = _DATA | _PARTS | {"dataset", "model"}
 _DISTRIBUTION = _MODEL | {"cluster", "distribution", "parameter_server"}
 _TRAINING = _MODEL | {"optimizers", "workdir"}
@@ -41,6 +41,8 @@ ALLOWED = {
     "objectives": _DATA | {"layers", "losses", "objective_heads"},
     "sharing": _DATA | {"layers"},
     "selection_bias": _DATA | {"layers", "features"},
+    "anchored_bias": _DATA | {"layers", "features", "selection_bias"},
+    "bias_kinds": _DATA | {"features", "selection_bias", "anchored_bias"},
     "replicas": set(),
     "precision": set(),
     "model": _DATA | _PARTS | {"replicas", "precision"},

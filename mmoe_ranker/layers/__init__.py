@@ -7,6 +7,7 @@ from mmoe_ranker.layers.experts import MixtureOfExperts, drop_experts
 from mmoe_ranker.layers.gradient_reversal import reverse_gradient
 from mmoe_ranker.layers.inputs import NumericInput, QuantileEmbedding, masked_mean
 from mmoe_ranker.layers.loss_weighting import StaticWeights, UncertaintyWeights
+from mmoe_ranker.layers.online_logistic import OnlineLogistic
 from mmoe_ranker.layers.oov_dropout import OovDropout
 from mmoe_ranker.layers.ple import ExtractionLevel, ProgressiveLayeredExtraction
 from mmoe_ranker.layers.rows import HashRows, IntegerRows, VocabularyRows
@@ -22,6 +23,7 @@ __all__ = [
     "MISSING",
     "MixtureOfExperts",
     "NumericInput",
+    "OnlineLogistic",
     "OovDropout",
     "ParallelDense",
     "ProgressiveLayeredExtraction",
