@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,26 @@ def test_every_kind_of_bias_of_table_2_is_a_config() -> None:
         "shallow_tower",
         "anchored",
     }
+
+
+def test_anchored_is_held_against_the_better_of_none_and_the_shallow_tower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ndcg = {"none": [0.8, 0.7, 0.9], "shallow_tower": [0.7, 0.9, 0.7], "anchored": [0.81, 0.72, 0.93]}
+
+    def one(root: Path, settings: dict[str, Any], knobs: dict[str, float]) -> dict[str, float]:
+        assert knobs == table2.ANCHORED_GRID[settings["world"]]
+        return dict.fromkeys(table2.READINGS, 1.0) | {"ndcg": ndcg[settings["arm"]][settings["seed"] - 1]}
+
+    monkeypatch.setattr(table2, "_one", one)
+    plan = dataclasses.replace(table2.PLANS["anchored_grid"], seeds=(1, 2, 3))
+    result = table2.run(tmp_path / "anchored_grid", plan)
+    assert len(result) == 6
+    for world in result.values():
+        held = world["anchored_minus_better"]
+        assert held["better"] == "none"
+        np.testing.assert_allclose(held["difference"]["values"], [0.01, 0.02, 0.03])
+        assert held["difference"]["mean"] == pytest.approx(0.02)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ EXPERIMENTS = {
     **dict.fromkeys(
         ("table1_simulated", "table1_kuairand", "table1_census_income", "table1_census_education"), "table1"
     ),
-    **dict.fromkeys(("table2", "table2_grid"), "table2"),
+    **dict.fromkeys(("table2", "table2_grid", "anchored_grid"), "table2"),
     "gates": "gates",
     **dict.fromkeys(("peers_kuairand", "peers_trivago"), "peers"),
 }

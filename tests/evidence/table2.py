@@ -4,9 +4,10 @@ Position as an input feature, adversarial, shallow tower, anchored, and none of 
 trains on the same logs and orders the same fresh requests (`live_experiment`); `ndcg` is of its predicted click against
 true relevance.
 
-  table2       the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
-  table2_grid  how the order of the arms depends on confounding (alignment and agenda of the logging ranker) and on the
-               conflict between what is clicked and what satisfies: fewer seeds and requests, more worlds
+  table2         the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
+  table2_grid    how the order of the arms depends on confounding (alignment and agenda of the logging ranker) and on
+                 the conflict between what is clicked and what satisfies: fewer seeds and requests, more worlds
+  anchored_grid  anchored against the better of none and the shallow tower, over alignment and agenda
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.evidence.comparison import against_control, table
+import numpy as np
+
+from tests.evidence.comparison import against_control, by_arm, table
 from tests.evidence.example_sets import SimulatedSet, simulated_config
+from tests.evidence.intervals import over_seeds, text
 from tests.evidence.live_experiment import READINGS, LiveExperiment
 from tests.evidence.runs import Runs
 from tests.evidence.trainings import trained
@@ -45,6 +49,10 @@ GRID: dict[str, dict[str, float]] = {
     for alignment in (0.0, 0.6, 2.0)
     for agenda in (0.0, 2.0)
 } | {f"conflict {conflict}": {"conflict": conflict} for conflict in (0.0, 2.0)}
+ANCHORED_GRID: dict[str, dict[str, float]] = {
+    f"alignment {alignment}, agenda {agenda}": {"alignment": alignment, "agenda": agenda}
+    for alignment, agenda in ((0.0, 0.0), (0.0, 1.0), (0.6, 0.0), (0.6, 2.0), (1.0, 0.0), (1.0, 1.0))
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Plan:
 PLANS = {
     "table2": Plan(WORLDS, tuple(ARMS), (1, 2, 3, 4, 5), Size()),
     "table2_grid": Plan(GRID, tuple(arm for arm in ARMS if arm != "anchored_no_flag"), (1, 2, 3), Size(10_000)),
+    "anchored_grid": Plan(ANCHORED_GRID, (CONTROL, "shallow_tower", "anchored"), (1, 2, 3, 4, 5), Size()),
 }
 
 
@@ -82,7 +91,8 @@ def run(folder: Path, plan: Plan | None = None) -> dict[str, Any]:
       plan: in place of that one.
 
     Returns:
-      By world, each figure with the arms' differences from the control in percent.
+      By world, each figure with the arms' differences from the control in percent; and where anchored is among the
+      arms, under `anchored_minus_better` that of its NDCG from the better of none and the shallow tower.
     """
     plan = plan or PLANS[folder.name]
     settings = [
@@ -97,7 +107,18 @@ def run(folder: Path, plan: Plan | None = None) -> dict[str, Any]:
         of_world = [row for row in rows if row["world"] == world]
         result[world] = against_control(of_world, CONTROL, [*READINGS, "ndcg"], relative=True)
         print(f"\n{world}\n\n{table(result[world], 2, ' %')}")
+        if {"anchored", "shallow_tower"} <= set(plan.arms):
+            result[world]["anchored_minus_better"] = _minus_better(of_world)
+            print(f"\nanchored minus the better: {result[world]['anchored_minus_better']['text']}")
     return result
+
+
+def _minus_better(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The difference in NDCG, paired over seeds; better on average, so that it is one arm and no seed's luck."""
+    values = by_arm(rows, "ndcg")
+    better = max((CONTROL, "shallow_tower"), key=lambda arm: np.mean(values[arm]))
+    difference = over_seeds((np.asarray(values["anchored"]) - np.asarray(values[better])).tolist())
+    return {"better": better, "difference": difference, "text": f"{better}, {text(difference)}"}
 
 
 def _one(root: Path, settings: Mapping[str, Any], knobs: Mapping[str, float]) -> dict[str, Any]:
