@@ -34,7 +34,8 @@ class AnchoredBias(ShallowTowerBias):
 
     by logistic regression that follows the training (`OnlineLogistic`); no gradient goes from it into the readings or
     the curve. It is stacking (Wolpert, "Stacked generalization", Neural Networks 1992); the readings are nearly the
-    same, so mean and difference, which are not, get the weights. t3 < 1 says that the curve had absorbed relevance.
+    same, so mean and difference, which are not, get the weights. t3 < 1 says that the curve had absorbed relevance,
+    t3 > 1 that it has not learned all of the bias yet.
 
     Without a flag nothing identifies the numbers, which stay at 0, 1, 0, 1: half of each reading, by convention.
 
@@ -55,8 +56,8 @@ class AnchoredBias(ShallowTowerBias):
             bias_initial=[initial_logits[name] for name in bias.objectives],
             name="logged_logit",
         )
-        # A tenth of a reading is moved by what a thousand impressions know, not by what ten do.
-        self.mix = OnlineLogistic(len(bias.objectives), (0.0, 1.0, 0.0, 1.0), (1.0, 10.0, 10.0, 10.0), name="mix")
+        # The prior of t2 has each reading alone, t2 of 1/2 and -1/2, one standard deviation away.
+        self.mix = OnlineLogistic(len(bias.objectives), (0.0, 1.0, 0.0, 1.0), (1.0, 10.0, 4.0, 10.0), name="mix")
         # One number is soon known, and the readings that it has to fit move on.
         self.level = OnlineLogistic(len(bias.objectives), (0.0,), (1.0,), recency=7.0, name="level")
         self.random_order = bias.random_order
