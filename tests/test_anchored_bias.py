@@ -12,6 +12,7 @@ import tensorflow as tf
 from mmoe_ranker.anchored_bias import AnchoredBias
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.incremental import compile_ranker, copy_ranker
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.optimizers import composite_optimizer
 from mmoe_ranker.serving_signatures import ServingModule
@@ -184,6 +185,19 @@ def test_it_is_served_calibrated_and_restored(statistics: Statistics, tmp_path: 
     tf.train.Checkpoint(model=other).read(path).assert_existing_objects_matched().expect_partial()
     for one, restored in zip(ranker.bias.variables, other.bias.variables, strict=True):
         np.testing.assert_array_equal(one, restored)
+
+
+def test_tomorrow_goes_on_from_the_numbers(ranker: Ranker, statistics: Statistics) -> None:
+    training = parse_config(anchored_config()).training
+    ranker.compute_loss((ranker.feature_rows(features(200)), random_labels(200)), training=True)
+    tomorrow = build(anchored_config(), statistics)
+    for each in (ranker, tomorrow):
+        compile_ranker(each, training)
+    copy_ranker(ranker, tomorrow)
+    assert ranker.bias.mix.seen.numpy() > 0
+    for layer, copied in ((ranker.bias.mix, tomorrow.bias.mix), (ranker.bias.level, tomorrow.bias.level)):
+        for one, other in zip(layer.variables, copied.variables, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_flag_without_the_value_true(statistics: Statistics) -> None:
