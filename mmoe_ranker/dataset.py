@@ -9,6 +9,7 @@ Shapes: B impressions, L places of a sequence (the longest of the batch).
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,4 +176,7 @@ def _labelled(batches: tf.data.Dataset, config: Config, rows: FeatureRows) -> tf
         weights = weights_of(parsed, config)
         return (features, labels) if weights is None else (features, labels, weights)
 
-    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Half of the processors: threads of the input that push aside those of a matrix product stall all of the product.
+    options.threading.private_threadpool_size = max(1, (os.cpu_count() or 1) // 2)
+    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
