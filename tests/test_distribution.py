@@ -59,8 +59,11 @@ def _assert_same_weights(received: Path, expected: Path) -> None:
     weights = _weights(received)
     assert weights.keys() == _weights(expected).keys()
     for name, values in _weights(expected).items():
-        # Sums in another order differ in the last bits, which Adam's division spreads a little.
-        np.testing.assert_allclose(weights[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
+        # Sums in another order differ in the last bits. Where a gradient is next to 0, Adam's division makes a whole
+        # step of that: a few numbers differ, and their vector hardly.
+        distance = float(np.linalg.norm(np.asarray(weights[name] - values, np.float64)))
+        size = float(np.linalg.norm(np.asarray(values, np.float64)))
+        assert distance <= 5e-3 * size + 2e-4 * np.sqrt(np.size(values)), (name, distance, size)
 
 
 @pytest.fixture(scope="module")
