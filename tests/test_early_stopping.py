@@ -113,5 +113,6 @@ def test_stops_keeps_the_best_pass_and_survives_kills(
         assert received["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-3)
         # Those of the whole pass, though the run that ended it saw a part.
         assert received["metrics"] == pytest.approx(expected["metrics"], rel=1e-2, abs=1e-3)
-    for expected, received in zip(ranker.variables, Workdir.open(killed).load_ranker().variables, strict=True):
+    unbroken, resumed = (Workdir.open(folder).load_ranker().variables for folder in (workdir, killed))
+    for expected, received in zip(unbroken, resumed, strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-3, err_msg=expected.name)
