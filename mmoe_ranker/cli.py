@@ -255,7 +255,8 @@ def tune(
 def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | None) -> None:
     """Print the metrics of a trained ranker on a split."""
     _load_tensorflow()
-    from mmoe_ranker.evaluation import evaluate_workdir, format_report
+    from mmoe_ranker.evaluation import evaluate_workdir
+    from mmoe_ranker.evaluation_text import format_report
 
     _check_json(json_path)
     report = evaluate_workdir(workdir, examples_path, split)

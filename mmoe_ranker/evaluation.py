@@ -1,7 +1,7 @@
 """Evaluation of a ranker on a split it did not train on, as it will be served: position missing.
 
 `predict` runs the model over a split; `evaluate` turns predictions into a report (a dict for JSON), slice by slice;
-`format_report` prints it. Metrics are in `metrics`; this module says which of them on what.
+`evaluation_text` prints it. Metrics are in `metrics`; this module says which of them on what.
 """
 
 from __future__ import annotations
@@ -270,59 +270,3 @@ def _without_nan(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _without_nan(value) for key, value in node.items()}
     return None if isinstance(node, float) and not math.isfinite(node) else node
-
-
-def format_report(report: Mapping[str, Any]) -> str:
-    """The report as text: a table of metrics by objective, then one a slice."""
-    lines = [f"{report['impressions']:,} impressions, {report['requests']:,} requests", ""]
-    by_metric: dict[str, dict[str, str]] = {}
-    for name, objective in report["objectives"].items():
-        flat: dict[str, Any] = {}
-        for key, value in objective.items():
-            if not isinstance(value, Mapping):
-                flat[key] = value
-            elif "value" in value:
-                flat[key] = value["value"]
-            else:
-                flat |= {f"{key} {group}": metric["value"] for group, metric in value.items()}
-        flat |= {f"{key} of score": by_label[name]["value"] for key, by_label in report["combined_score"].items()}
-        for key, value in flat.items():
-            by_metric.setdefault(key, {"metric": key})[name] = _number(value)
-    lines += _table(list(by_metric.values()))
-    if "gates" in report:
-        own = report["gates"]["own_experts"]
-        rows = [
-            {"gate of": name}
-            | {
-                f"own {index}" if index < own else f"expert {index - own}": _number(share)
-                for index, share in enumerate(gate["utilisation"])
-            }
-            | {key: _number(gate[key]) for key in ("entropy", "entropy_share", "polarised")}
-            for name, gate in report["gates"]["objectives"].items()
-        ]
-        lines += ["", f"utilisation of experts, of which {report['gates']['dead_experts']} dead", *_table(rows)]
-    for name, values in report["slices"].items():
-        lines += ["", f"by {name}"]
-        slice_rows = []
-        for value, objectives in values.items():
-            row = {name: value, "impressions": f"{next(iter(objectives.values()))['impressions']:,}"}
-            for objective, metric in objectives.items():
-                row[f"{objective} mean"] = _number(metric["mean_label"])
-                key = "auc" if "auc" in metric else "rmse"
-                row[f"{objective} {key}"] = _number(metric[key])
-            slice_rows.append(row)
-        lines += _table(slice_rows)
-    return "\n".join(lines)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def _table(rows: list[dict[str, str]]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

@@ -15,11 +15,11 @@ from mmoe_ranker.evaluation import (
     Predictions,
     evaluate,
     evaluate_workdir,
-    format_report,
     learned_bias,
     predict,
     slice_names,
 )
+from mmoe_ranker.evaluation_text import format_report
 from mmoe_ranker.examples import decode_examples, example_layout
 from mmoe_ranker.workdir import Workdir
 from tests.conftest import TinyWorld

@@ -10,7 +10,8 @@ import pytest
 
 from mmoe_ranker.config_loading import dump_config, load_config
 from mmoe_ranker.dataset import parsed_dataset
-from mmoe_ranker.evaluation import evaluate_workdir, format_report
+from mmoe_ranker.evaluation import evaluate_workdir
+from mmoe_ranker.evaluation_text import format_report
 from mmoe_ranker.export import export
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir

@@ -60,6 +60,7 @@ ALLOWED = {
     "training": _TRAINING
     | _DISTRIBUTION
     | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
+    "evaluation_text": set(),
     "evaluation": _TRAINING | {"metrics", "combined_score"},
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures"},

@@ -1,0 +1,77 @@
+"""The report of `evaluation` as text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """The report as text: a table of metrics by objective, one of the gates if there are any, then one a slice.
+
+    Args:
+      report: of `evaluation.evaluate`, or as JSON gives it back.
+    """
+    lines = [f"{report['impressions']:,} impressions, {report['requests']:,} requests", ""]
+    lines += _metrics(report)
+    if "gates" in report:
+        lines += ["", *_gates(report["gates"])]
+    for name, values in report["slices"].items():
+        lines += ["", f"by {name}", *_slice(name, values)]
+    return "\n".join(lines)
+
+
+def _metrics(report: Mapping[str, Any]) -> list[str]:
+    by_metric: dict[str, dict[str, str]] = {}
+    for name, objective in report["objectives"].items():
+        flat: dict[str, Any] = {}
+        for key, value in objective.items():
+            if not isinstance(value, Mapping):
+                flat[key] = value
+            elif "value" in value:
+                flat[key] = value["value"]
+            else:
+                flat |= {f"{key} {group}": metric["value"] for group, metric in value.items()}
+        flat |= {f"{key} of score": by_label[name]["value"] for key, by_label in report["combined_score"].items()}
+        for key, value in flat.items():
+            by_metric.setdefault(key, {"metric": key})[name] = _number(value)
+    return _table(list(by_metric.values()))
+
+
+def _gates(gates: Mapping[str, Any]) -> list[str]:
+    own = gates["own_experts"]
+    rows = [
+        {"gate of": name}
+        | {
+            f"own {index}" if index < own else f"expert {index - own}": _number(share)
+            for index, share in enumerate(gate["utilisation"])
+        }
+        | {key: _number(gate[key]) for key in ("entropy", "entropy_share", "polarised")}
+        for name, gate in gates["objectives"].items()
+    ]
+    return [f"utilisation of experts, of which {gates['dead_experts']} dead", *_table(rows)]
+
+
+def _slice(name: str, values: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for value, objectives in values.items():
+        row = {name: value, "impressions": f"{next(iter(objectives.values()))['impressions']:,}"}
+        for objective, metric in objectives.items():
+            row[f"{objective} mean"] = _number(metric["mean_label"])
+            key = "auc" if "auc" in metric else "rmse"
+            row[f"{objective} {key}"] = _number(metric[key])
+        rows.append(row)
+    return _table(rows)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
