@@ -8,10 +8,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 Record = dict[str, Any]
+
+NUM_REQUESTS = 40
 
 
 def request(number: int, videos: list[str], **context: Any) -> Record:
@@ -98,3 +101,23 @@ def naive_labels(records: list[Record], events: list[Record]) -> dict[tuple[str,
                 "dismiss": float("dismiss" in names),
             }
     return labels
+
+
+def random_logs(seed: int = 1) -> tuple[list, list]:
+    """Requests with their events, of `NUM_REQUESTS` requests on few videos, in no order."""
+    rng = np.random.default_rng(seed)
+    records, events = [], []
+    for number in range(NUM_REQUESTS):
+        videos = [f"v{video}" for video in rng.choice(12, size=rng.integers(1, 6), replace=False)]
+        records.append(request(number, videos))
+        for video in videos:
+            if rng.random() < 0.5:
+                events.append(event(number, video, "click"))
+                for watched in range(rng.integers(0, 3)):
+                    events.append(event(number, video, "watch", float(rng.integers(1, 60)), delay=10.0 + watched))
+            if rng.random() < 0.2:
+                events.append(event(number, video, "like"))
+            if rng.random() < 0.1:
+                events.append(event(number, video, "watch", 3.0, delay=99.0))
+    order = rng.permutation(len(events))
+    return records, [events[place] for place in order]
