@@ -1,0 +1,37 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmoe_ranker.errors import InputError
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+config_option = click.option("--config", "config_path", required=True, help="YAML file, or a preset's name.")
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key.")
+json_option = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it here too."
+)
+
+
+def check_json_path(path: Path | None) -> None:
+    """Checks before the work that its result can be written.
+
+    Raises:
+      InputError: the folder is not there.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"The folder of `--json` must exist. Received: {str(path)!r}.")
+
+
+def write_json(document: Any, path: Path | None) -> None:
+    """Writes the document where `--json` says, whole or not at all; nowhere without it."""
+    if path is not None:
+        beside = path.with_name(f".{path.name}.tmp")
+        beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
