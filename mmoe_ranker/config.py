@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 
-from pydantic import AwareDatetime, Field, PositiveInt, field_validator, model_validator
+from pydantic import AwareDatetime, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from mmoe_ranker.config_features import (
     CategoricalFeature,
@@ -45,8 +45,13 @@ RESERVED_NAMES: tuple[str, ...] = (
 
 
 class Split(Frozen):
-    """Chronological split: by the times at which parts start, where given; else by shares of the requests."""
+    """Chronological split: by the times at which parts start, where given; else by shares of the requests.
 
+    `by` names a categorical context feature and splits by a hash of it instead: all requests of a user, say, are in one
+    split, and the shares are of users.
+    """
+
+    by: Name | None = None
     validation: Fraction = 0.1
     test: Fraction = 0.1
     validation_start: AwareDatetime | None = None
@@ -66,9 +71,17 @@ class Split(Frozen):
             raise ValueError(f"`validation` and `test` must leave a share for training||{self.validation + self.test}")
         if (self.validation_start is None) != (self.test_start is None):
             raise ValueError("needs both `validation_start` and `test_start`, or neither||one of them")
+        if self.by is not None and self.validation_start is not None:
+            raise ValueError(f"takes `by` only without `validation_start` and `test_start`||{self.by}")
         if self.validation_start and self.test_start and self.validation_start > self.test_start:
             raise ValueError(f"`validation_start` must not be after `test_start`||{self.validation_start}")
         return self
+
+
+class Join(Frozen):
+    """How feedback meets its impressions: an event up to `clock_skew` seconds before its impression still counts."""
+
+    clock_skew: NonNegativeFloat = 0.0
 
 
 class Evaluation(Frozen):
@@ -90,6 +103,7 @@ class Config(Frozen):
     training: Training = Training()
     sampling: Sampling | None = None
     combined_score: CombinedScore
+    join: Join = Join()
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
 

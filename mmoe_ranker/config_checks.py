@@ -40,6 +40,9 @@ def check_references(config: Config) -> None:
     _check_bias(config)
     _check_training(config)
     _check_combined_score(config)
+    if config.split.by is not None:
+        contexts = [feature.name for feature in config.side("context") if feature.kind == "categorical"]
+        _one_of("split.by", contexts, config.split.by, "a categorical feature of side context")
     for key in ("group_by", "slices"):
         for position, name in enumerate(getattr(config.evaluation, key)):
             allowed = [feature.name for feature in config.features if feature.kind == "categorical"]

@@ -15,7 +15,7 @@ from mmoe_ranker.errors import InputError
 
 # Keys of a feature or an objective that say what stands in the examples and their statistics.
 _OF_FEATURES = ("kind", "side", "vocabulary", "min_count", "size", "transform", "quantiles", "max_length", "embedding")
-_OF_OBJECTIVES = ("kind", "event", "given", "transform", "without_event")
+_OF_OBJECTIVES = ("kind", "event", "given", "transform", "without_event", "window", "aggregate", "at_least")
 
 
 def check_built_with(config: Config, built_with: Config, examples: Path) -> None:
@@ -31,8 +31,10 @@ def check_built_with(config: Config, built_with: Config, examples: Path) -> None
     """
     if config.item_key != built_with.item_key:
         _refuse("item_key", built_with.item_key, config.item_key, examples)
-    if config.split != built_with.split:
-        _refuse("split", built_with.split, config.split, examples)
+    for section in ("join", "split"):
+        built, wanted = getattr(built_with, section), getattr(config, section)
+        if built != wanted:
+            _refuse(section, built, wanted, examples)
     # How it is corrected is free, since the examples hold what each correction needs.
     built_share, share = (one.sampling and one.sampling.negatives for one in (built_with, config))
     if share != built_share:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from mmoe_ranker.config_fields import Frozen, Name
 
 
 class _Objective(Frozen):
+    """Each has an `event` that labels it, at most `window` seconds after its impression (null: no limit)."""
+
     name: Name
     family: Literal["engagement", "satisfaction"]
     event: str = Field(min_length=1)
+    window: PositiveFloat | None = None
     given: Name | None = None
     loss_weight: NonNegativeFloat = 1.0
 
@@ -20,12 +23,23 @@ class _Objective(Frozen):
 class BinaryObjective(_Objective):
     """1 where the impression has the event, else 0; cross entropy.
 
+    `at_least` asks more of the event: 1 where the value of `any` of the impression's events, of the `first` or the
+    `last`, or the `sum` of them, is that much.
+
     `space: entire`, with `given`: the loss is that of the product with the probability of what is given, over all
     impressions (ESMM, Ma et al. 2018), and the prediction stays the conditional probability.
     """
 
     kind: Literal["binary"]
     space: Literal["conditional", "entire"] = "conditional"
+    aggregate: Literal["any", "first", "last", "sum"] = "any"
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _aggregate_of_values(self) -> BinaryObjective:
+        if self.aggregate != "any" and self.at_least is None:
+            raise ValueError(f"takes `aggregate: {self.aggregate}` only with `at_least`||{self.aggregate}")
+        return self
 
     @model_validator(mode="after")
     def _entire_space_of_something(self) -> BinaryObjective:
@@ -35,7 +49,7 @@ class BinaryObjective(_Objective):
 
 
 class RegressionObjective(_Objective):
-    """The summed value of the impression's events; `loss` on the `transform`ed value.
+    """The `sum` of the values of the impression's events, or the `first` or `last`; `loss` on the `transform`ed value.
 
     `weighted_logistic` is the watch-time-weighted logistic regression of Covington et al. 2016.
 
@@ -47,6 +61,7 @@ class RegressionObjective(_Objective):
     transform: Literal["none", "log1p"] = "none"
     loss: Literal["squared_error", "huber", "weighted_logistic"] = "squared_error"
     without_event: Literal["missing", "zero"] = "missing"
+    aggregate: Literal["sum", "first", "last"] = "sum"
 
     @model_validator(mode="after")
     def _logistic_of_seconds(self) -> RegressionObjective:

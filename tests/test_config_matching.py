@@ -45,6 +45,14 @@ def test_widths_weights_and_omissions_are_free(config: Config) -> None:
         ("features", "position", {"size": 30}, "`features.position.size` must be 20, .* Received: 30."),
         ("features", "content", {"name": "topics"}, "`features.topics` must be one of user_id, .* Received: topics."),
         ("objectives", "like", {"event": "love"}, "`objectives.like.event` must be 'like', .* Received: 'love'."),
+        ("objectives", "like", {"window": 9}, "`objectives.like.window` must be None, .* Received: 9.0."),
+        ("objectives", "like", {"at_least": 2}, "`objectives.like.at_least` must be None, .* Received: 2.0."),
+        (
+            "objectives",
+            "watch_time",
+            {"aggregate": "last"},
+            "`objectives.watch_time.aggregate` must be 'sum', .*'last'",
+        ),
         ("objectives", "watch_time", {"given": None}, "`objectives.watch_time.given` must be 'click', .*: None."),
     ],
 )
@@ -53,6 +61,18 @@ def test_what_was_built_otherwise_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         check_built_with(_changed(section, name, changes), config, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"join": {"clock_skew": 2}}, "`join` must be clock_skew=0.0, .* Received: clock_skew=2.0."),
+        ({"split": {"by": "user_id"}}, "`split` must be by=None .* Received: by='user_id' "),
+    ],
+)
+def test_another_join_or_split_is_refused(config: Config, section: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_built_with(parse_config(small_config() | section), config, EXAMPLES)
 
 
 def test_another_sampling_is_refused_and_another_correction_is_not(config: Config) -> None:
