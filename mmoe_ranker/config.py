@@ -1,8 +1,8 @@
 """The one config file, as frozen typed objects: features, objectives, model, training, combined score.
 
 Pipeline, training, export, server and client all read it, so that a feature or an objective is named once. Each
-section has a page of its own (`config_features`, `config_objectives`, `config_model`, `config_training`); reading
-files and overrides, and the sentences for mistakes, are in `config_loading`.
+section has a page of its own (`config_features`, `config_tables`, `config_objectives`, `config_model`,
+`config_training`); reading files and overrides, and the sentences for mistakes, are in `config_loading`.
 
 Terms: a feature's `side` is `context` (known once a request), `candidate` (known once an item) or `bias` (selection
 bias: known in the logs, never served). An objective is labelled from one event of the feedback log.
@@ -24,6 +24,7 @@ from mmoe_ranker.config_features import (
 from mmoe_ranker.config_fields import Fraction, Frozen, Name
 from mmoe_ranker.config_model import Model
 from mmoe_ranker.config_objectives import CombinedScore, Objective
+from mmoe_ranker.config_tables import Table
 from mmoe_ranker.config_training import Sampling, Training
 
 # Names that examples, signatures and rankings use for themselves.
@@ -98,6 +99,7 @@ class Config(Frozen):
     name: Name
     item_key: Name
     features: tuple[Feature, ...] = Field(min_length=1)
+    tables: tuple[Table, ...] = ()
     objectives: tuple[Objective, ...] = Field(min_length=1)
     model: Model = Model()
     training: Training = Training()
@@ -122,6 +124,10 @@ class Config(Frozen):
     def side(self, *sides: str) -> tuple[CategoricalFeature | NumericFeature | SequenceFeature | VectorFeature, ...]:
         """The features of these sides, in config order."""
         return tuple(feature for feature in self.features if feature.side in sides)
+
+    def logged(self, *sides: str) -> tuple[CategoricalFeature | NumericFeature | SequenceFeature | VectorFeature, ...]:
+        """The features of these sides that stand in the impressions log."""
+        return tuple(feature for feature in self.side(*sides) if feature.is_logged)
 
     @property
     def served_features(self) -> tuple[CategoricalFeature | NumericFeature | SequenceFeature | VectorFeature, ...]:

@@ -36,6 +36,8 @@ def check_references(config: Config) -> None:
     """
     _check_names(config)
     _check_features(config)
+    _check_tables(config)
+    _check_histories(config)
     _check_objectives(config)
     _check_bias(config)
     _check_training(config)
@@ -83,6 +85,56 @@ def _check_features(config: Config) -> None:
         if feature.kind == "sequence" and feature.pooling == "attention" and feature.embedding != config.item_key:
             rule = f"must be {config.item_key!r}, the item key, where `pooling` is attention from the candidate"
             _refuse(f"{path}.embedding", rule, feature.embedding)
+
+
+def _check_tables(config: Config) -> None:
+    keys = {f.name: f.side for f in config.logged("context", "candidate") if f.kind == "categorical"}
+    keys[config.item_key] = "candidate"
+    used = [feature.table for feature in config.features]
+    tables: dict[str, str] = {}
+    for position, table in enumerate(config.tables):
+        path = f"tables.{position}"
+        if table.name in tables:
+            _refuse(f"{path}.name", "must be a name not used before by a table", table.name)
+        if table.name not in used:
+            _refuse(
+                f"{path}.name", f"must be the `table` of a feature; used: {_listed(filter(None, used))}", table.name
+            )
+        what = "the item key, or a categorical feature of side context or candidate that is in the impressions log"
+        _one_of(f"{path}.key", keys, table.key, what)
+        tables[table.name] = table.key
+    for position, feature in enumerate(config.features):
+        path = f"features.{position}"
+        if feature.name == config.item_key and not feature.is_logged:
+            _refuse(f"{path}.table", "must be null for the item key, which is in the impressions log", feature.table)
+        if feature.table is None:
+            continue
+        _one_of(f"{path}.table", tables, feature.table, "an entry of `tables`")
+        key = tables[feature.table]
+        if feature.side != keys[key]:
+            rule = f"must be {keys[key]}, as for `{key}`, which is the key of the table `{feature.table}`"
+            _refuse(f"{path}.side", rule, feature.side)
+
+
+def _check_histories(config: Config) -> None:
+    users = [feature.name for feature in config.logged("context") if feature.kind == "categorical"]
+    for position, feature in enumerate(config.features):
+        if feature.kind != "sequence" or feature.history is None:
+            continue
+        path = f"features.{position}"
+        if feature.side != "context":
+            _refuse(
+                f"{path}.side", "must be context where the sequence has a `history`, which is of a user", feature.side
+            )
+        what = "a categorical feature of side context that is in the impressions log"
+        _one_of(f"{path}.history.by", users, feature.history.by, what)
+        events = dict.fromkeys(objective.event for objective in config.objectives)
+        _one_of(f"{path}.history.event", events, feature.history.event, "the event of an objective")
+        if feature.embedding not in (None, config.item_key):
+            rule = f"must be {config.item_key!r}, the item key, or null where the sequence has a `history` of items"
+            _refuse(f"{path}.embedding", rule, feature.embedding)
+        if feature.is_integer:
+            _refuse(f"{path}.size", "must be null where the sequence has a `history` of items", feature.size)
 
 
 def _check_objectives(config: Config) -> None:

@@ -7,11 +7,27 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from mmoe_ranker.config_fields import Fraction, Frozen, Name
+from mmoe_ranker.config_tables import History
 
 
 class _Feature(Frozen):
+    """`table` names the entry of `tables` that holds the values, in `column` (by default the feature's name)."""
+
     name: Name
     side: Literal["context", "candidate", "bias"]
+    table: Name | None = None
+    column: Name | None = None
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether its values stand in the impressions log: neither in a table nor made of the feedback."""
+        return self.table is None and getattr(self, "history", None) is None
+
+    @model_validator(mode="after")
+    def _column_of_a_table(self) -> _Feature:
+        if self.column is not None and self.table is None:
+            raise ValueError(f"takes `column` only with `table`||{self.column}")
+        return self
 
 
 class _Categories(Frozen):
@@ -103,10 +119,13 @@ class SequenceFeature(_Feature, _Categories):
 
     `embedding` names the categorical feature whose table and vocabulary it shares; without it the sequence has a
     table of its own, described by the same keys as a categorical feature's.
+
+    With `history` it lists the items of the user's own earlier events, and is not read from the impressions log.
     """
 
     kind: Literal["sequence"]
     embedding: Name | None = None
+    history: History | None = None
     max_length: PositiveInt = 50
     pooling: Literal["mean", "attention"] = "mean"
 
@@ -123,6 +142,8 @@ class SequenceFeature(_Feature, _Categories):
             )
         if not self.embedding:
             self._check_keys_of_rows()
+        if self.history is not None and self.table is not None:
+            raise ValueError(f"takes `history` or `table`, not both||{self.table}")
         return self
 
 

@@ -14,7 +14,11 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 
 # Keys of a feature or an objective that say what stands in the examples and their statistics.
-_OF_FEATURES = ("kind", "side", "vocabulary", "min_count", "size", "transform", "quantiles", "max_length", "embedding")
+_OF_FEATURES = (
+    *("kind", "side", "vocabulary", "min_count", "size", "transform", "quantiles", "max_length", "embedding"),
+    *("table", "column", "history"),
+)
+_OF_TABLES = ("key", "timestamp")
 _OF_OBJECTIVES = ("kind", "event", "given", "transform", "without_event", "window", "aggregate", "at_least")
 
 
@@ -39,7 +43,7 @@ def check_built_with(config: Config, built_with: Config, examples: Path) -> None
     built_share, share = (one.sampling and one.sampling.negatives for one in (built_with, config))
     if share != built_share:
         _refuse("sampling.negatives", built_share, share, examples)
-    for section, keys in (("features", _OF_FEATURES), ("objectives", _OF_OBJECTIVES)):
+    for section, keys in (("features", _OF_FEATURES), ("tables", _OF_TABLES), ("objectives", _OF_OBJECTIVES)):
         there = {entry.name: entry for entry in getattr(built_with, section)}
         for entry in getattr(config, section):
             if entry.name not in there:

@@ -75,3 +75,21 @@ def small_config() -> dict[str, Any]:
             },
         },
     }
+
+
+def asof_config() -> dict[str, Any]:
+    """`small_config` with two tables and two histories: the length and the country are of the time of the request."""
+    raw = small_config()
+    history: dict[str, Any] = {"side": "context", "kind": "sequence", "embedding": "video_id", "max_length": 5}
+    raw["features"] = [feature for feature in raw["features"] if feature["name"] not in ("watch_history", "duration")]
+    raw["features"] += [
+        {"name": "country", "side": "context", "kind": "categorical", "vocabulary": "auto", "table": "users"},
+        {"name": "duration", "side": "candidate", "kind": "numeric", "table": "videos", "column": "seconds"},
+        {"name": "watch_history", **history, "history": {"event": "watch", "by": "user_id"}},
+        {"name": "like_history", **history, "history": {"event": "like", "by": "user_id", "delay": 60.0}},
+    ]
+    raw["tables"] = [
+        {"name": "users", "key": "user_id", "timestamp": "updated_at"},
+        {"name": "videos", "key": "video_id", "timestamp": None},
+    ]
+    return raw

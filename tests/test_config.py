@@ -63,7 +63,7 @@ def test_overrides_reach_sections_and_entries_by_name_or_index(config_file: Path
     [
         ("training.epoch=3", "`training.epoch`", "did you mean `epochs`?", "'epoch'"),
         ("modle.hidden=[3]", "`modle`", "allowed: combined_score, evaluation", "'modle'"),
-        ("features.user_id.dims=3", "`features.0.dims`", "allowed: buckets, dim, hashes, kind", "'dims'"),
+        ("features.user_id.dims=3", "`features.0.dims`", "allowed: buckets, column, dim, hashes, kind", "'dims'"),
         ("model.sharing.exprts=3", "`model.sharing.exprts`", "allowed: experts, gate_dropout, kind, units", "'exprts'"),
         ("model.sharing.kind=moe", "`model.sharing.kind`", "one of 'mmoe', 'shared_bottom', 'ple'", "'moe'"),
         ("model.sharing={experts: 2}", "`model.sharing.kind`", "must be given", "nothing"),

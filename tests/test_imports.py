@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What each part may import of ours; `layers` stands for the whole folder, as `metrics` and `simulation` do.
 _LEAVES = {"errors"}
-_SECTIONS = {"config_fields", "config_features", "config_objectives", "config_model", "config_training"}
+_SECTIONS = {
+    *("config_fields", "config_features", "config_tables", "config_objectives", "config_model", "config_training"),
+}
 _CONFIG = _LEAVES | _SECTIONS | {"config", "config_checks", "config_loading", "config_matching"}
 _DATA = _CONFIG | {"statistics", "examples", "example_encoding"}
 _PARTS = {"layers", "features", "losses", "objective_heads", "objectives", "sharing", "selection_bias", "bias_kinds"}
@@ -25,6 +27,7 @@ ALLOWED = {
     "metrics": _LEAVES,
     "combined_score": _LEAVES,
     **{section: {"config_fields"} for section in _SECTIONS},
+    "config_features": {"config_fields", "config_tables"},
     "config": _CONFIG,
     "config_checks": _CONFIG,
     "config_loading": _CONFIG,
