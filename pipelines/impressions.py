@@ -65,11 +65,11 @@ class EncodedPart:
     content: bytes
 
 
-class BuildExamples(beam.PTransform):
-    """The job without its outputs: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
+class GroupParts(beam.PTransform):
+    """The job up to its parts: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
 
-    `parts`: EncodedPart; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `report` (Report),
-    `plan` (Plan).
+    `grouped`: (split, index and count of a part, its joined batches); `feedback`: (bucket, feedback table), as read;
+    `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
     """
 
     def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None):
@@ -100,19 +100,42 @@ class BuildExamples(beam.PTransform):
         assigned = joined.batches | "AssignParts" >> beam.ParDo(
             _AssignParts(config), beam.pvalue.AsSingleton(plan)
         ).with_outputs(COUNTS, main="batches")
-        written = (
-            assigned.batches
-            | "GroupByPart" >> beam.GroupByKey()
-            | "EncodeParts" >> beam.ParDo(_EncodePart(config)).with_outputs(_REPORT, main="parts")
-        )
         return {
-            "parts": written.parts,
+            "grouped": assigned.batches | "GroupByPart" >> beam.GroupByKey(),
+            "feedback": feedback.batches,
             "dead_letters": (impressions[DEAD_LETTERS], feedback[DEAD_LETTERS]) | "AllDeadLetters" >> beam.Flatten(),
             "counts": (impressions[COUNTS], feedback[COUNTS], joined[COUNTS], assigned[COUNTS])
             | "AllCounts" >> beam.Flatten()
             | "MergeCounts" >> beam.CombineGlobally(_MergeCounts()),
-            "report": written[_REPORT] | "MergeReports" >> beam.CombineGlobally(MergeReports()),
             "plan": plan,
+        }
+
+
+class BuildExamples(beam.PTransform):
+    """The job without its outputs: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
+
+    `parts`: EncodedPart; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `report` (Report),
+    `plan` (Plan).
+    """
+
+    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None):
+        super().__init__()
+        self._config = config
+        self._num_buckets = num_buckets
+        self._num_shards = num_shards
+
+    def expand(self, blocks: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
+        """Wires the steps."""
+        parts = blocks | "GroupParts" >> GroupParts(self._config, self._num_buckets, self._num_shards)
+        written = parts["grouped"] | "EncodeParts" >> beam.ParDo(_EncodePart(self._config)).with_outputs(
+            _REPORT, main="parts"
+        )
+        return {
+            "parts": written.parts,
+            "dead_letters": parts["dead_letters"],
+            "counts": parts["counts"],
+            "report": written[_REPORT] | "MergeReports" >> beam.CombineGlobally(MergeReports()),
+            "plan": parts["plan"],
         }
 
 
