@@ -65,14 +65,15 @@ class ImpressionBatch:
         )
         return ImpressionBatch(self.contexts.take(pa.array(used)), impressions)
 
-    def to_bytes(self) -> tuple[bytes, bytes]:
-        """As Arrow streams."""
-        return table_to_bytes(self.contexts), table_to_bytes(self.impressions)
+    def to_bytes(self) -> bytes:
+        """As two Arrow streams, one behind the other."""
+        return _streams([self.contexts, self.impressions])
 
     @classmethod
-    def from_bytes(cls, streams: tuple[bytes, bytes]) -> ImpressionBatch:
+    def from_bytes(cls, streams: bytes) -> ImpressionBatch:
         """What `to_bytes` wrote."""
-        return cls(table_from_bytes(streams[0]), table_from_bytes(streams[1]))
+        source = pa.BufferReader(streams)
+        return cls(_next_table(source), _next_table(source))
 
     @classmethod
     def concatenate(cls, batches: Sequence[ImpressionBatch]) -> ImpressionBatch:
@@ -92,15 +93,24 @@ class ImpressionBatch:
 
 def table_to_bytes(table: pa.Table) -> bytes:
     """A table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_IPC_OPTIONS) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    return _streams([table])
 
 
 def table_from_bytes(stream: bytes) -> pa.Table:
     """What `table_to_bytes` wrote."""
-    with pa.ipc.open_stream(pa.py_buffer(stream)) as reader:
+    return _next_table(pa.BufferReader(stream))
+
+
+def _streams(tables: Sequence[pa.Table]) -> bytes:
+    sink = pa.BufferOutputStream()
+    for table in tables:
+        with pa.ipc.new_stream(sink, table.schema, options=_IPC_OPTIONS) as writer:
+            writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _next_table(source: pa.NativeFile) -> pa.Table:
+    with pa.ipc.open_stream(source) as reader:
         return reader.read_all()
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,14 +35,16 @@ from pipelines.example_reports import MergeReports, Report, report_part, trainin
 from pipelines.joining import join
 from pipelines.log_blocks import LogBlock, list_blocks
 from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedback, ReadImpressions
-from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
+from pipelines.output_folder import SUMMARY, check_replaceable, is_local, read_file, write_file, writing_beside
 from pipelines.part_writing import in_time_order, part_bytes
-from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.running import parse_options, run_and_wait, runner_for, shares_disk
 from pipelines.sampling import sample_negatives
+from pipelines.shuffle import Payload, Shuffle
 from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, plan_parts
 from pipelines.summary import check_usable, summarise
 
 _TOTALS = ".totals"
+_SHUFFLE = ".shuffle"
 _BUCKET_BYTES = 16 << 20  # Of raw logs a join bucket.
 
 
@@ -68,29 +72,31 @@ class EncodedPart:
 class GroupParts(beam.PTransform):
     """The job up to its parts: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
 
-    `grouped`: (split, index and count of a part, its joined batches); `feedback`: (bucket, feedback table), as read;
-    `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
+    `grouped`: ((split, index, count) of a part, payloads of its joined batches); `feedback`: (bucket, payload of a
+    feedback table), as read; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
+    What the payloads stand for, `shuffle` tells.
     """
 
-    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None):
+    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None, shuffle: Shuffle | None = None):
         super().__init__()
         self._config = config
         self._num_buckets = num_buckets
         self._num_shards = num_shards
+        self._shuffle = shuffle or Shuffle()
 
     def expand(self, blocks: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
         """Wires the steps."""
-        config = self._config
+        config, shuffle = self._config, self._shuffle
         impressions = blocks["impressions"] | "ReadImpressions" >> beam.ParDo(
-            ReadImpressions(config, self._num_buckets)
+            ReadImpressions(config, self._num_buckets, shuffle)
         ).with_outputs(DEAD_LETTERS, COUNTS, main="batches")
         feedback = blocks["feedback"] | "ReadFeedback" >> beam.ParDo(
-            ReadFeedback(config, self._num_buckets)
+            ReadFeedback(config, self._num_buckets, shuffle)
         ).with_outputs(DEAD_LETTERS, COUNTS, main="batches")
         joined = (
             {"impressions": impressions.batches, "feedback": feedback.batches}
             | "GroupByBucket" >> beam.CoGroupByKey()
-            | "Join" >> beam.ParDo(_Join(config)).with_outputs(COUNTS, _HISTOGRAM, main="batches")
+            | "Join" >> beam.ParDo(_Join(config, shuffle)).with_outputs(COUNTS, _HISTOGRAM, main="batches")
         )
         plan = (
             joined[_HISTOGRAM]
@@ -98,7 +104,7 @@ class GroupParts(beam.PTransform):
             | "PlanParts" >> beam.ParDo(_PlanParts(config, self._num_shards))
         )
         assigned = joined.batches | "AssignParts" >> beam.ParDo(
-            _AssignParts(config), beam.pvalue.AsSingleton(plan)
+            _AssignParts(config, shuffle), beam.pvalue.AsSingleton(plan)
         ).with_outputs(COUNTS, main="batches")
         return {
             "grouped": assigned.batches | "GroupByPart" >> beam.GroupByKey(),
@@ -118,18 +124,18 @@ class BuildExamples(beam.PTransform):
     `plan` (Plan).
     """
 
-    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None):
+    def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None, shuffle: Shuffle | None = None):
         super().__init__()
         self._config = config
         self._num_buckets = num_buckets
         self._num_shards = num_shards
+        self._shuffle = shuffle or Shuffle()
 
     def expand(self, blocks: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
         """Wires the steps."""
-        parts = blocks | "GroupParts" >> GroupParts(self._config, self._num_buckets, self._num_shards)
-        written = parts["grouped"] | "EncodeParts" >> beam.ParDo(_EncodePart(self._config)).with_outputs(
-            _REPORT, main="parts"
-        )
+        parts = blocks | "GroupParts" >> GroupParts(self._config, self._num_buckets, self._num_shards, self._shuffle)
+        encode = beam.ParDo(_EncodePart(self._config, self._shuffle))
+        written = parts["grouped"] | "EncodeParts" >> encode.with_outputs(_REPORT, main="parts")
         return {
             "parts": written.parts,
             "dead_letters": parts["dead_letters"],
@@ -146,13 +152,14 @@ _REPORT = "report"
 class _Join(beam.DoFn):
     """(bucket, its batches of both logs) -> joined batch; tags: counts, histogram of request times."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shuffle: Shuffle):
         self._config = config
+        self._shuffle = shuffle
 
-    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Any]:
-        _, streams = element
-        batches = [ImpressionBatch.from_bytes(pair) for pair in streams["impressions"]]
-        events = [table_from_bytes(stream) for stream in streams["feedback"]]
+    def process(self, element: tuple[int, dict[str, Iterable[Payload]]]) -> Iterator[Any]:
+        _, payloads = element
+        batches = [ImpressionBatch.from_bytes(self._shuffle.get(payload)) for payload in payloads["impressions"]]
+        events = [table_from_bytes(self._shuffle.get(payload)) for payload in payloads["feedback"]]
         joined = join(self._config, batches, events)
         yield beam.pvalue.TaggedOutput(COUNTS, dict(joined.counts))
         if joined.batch is None:
@@ -164,7 +171,7 @@ class _Join(beam.DoFn):
         times = contexts["_time"].to_numpy()[first]
         impressions = np.bincount(place[row], minlength=len(first)).astype(np.int64)
         yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of(times, impressions))
-        yield joined.batch.to_bytes()
+        yield self._shuffle.put(joined.batch.to_bytes())
 
 
 class _PlanParts(beam.DoFn):
@@ -179,11 +186,12 @@ class _PlanParts(beam.DoFn):
 class _AssignParts(beam.DoFn):
     """Joined batch -> (the part, batch of its impressions that stay); tag: counts, of sampling."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shuffle: Shuffle):
         self._config = config
+        self._shuffle = shuffle
 
-    def process(self, streams: tuple[bytes, bytes], plan: Plan) -> Iterator[Any]:
-        batch = ImpressionBatch.from_bytes(streams)
+    def process(self, payload: Payload, plan: Plan) -> Iterator[Any]:
+        batch = ImpressionBatch.from_bytes(self._shuffle.get(payload))
         parts = plan.part_of(batch.contexts["_time"].to_numpy())[batch.impressions["_row"].to_numpy()]
         stay = np.arange(len(parts))
         if self._config.sampling is not None:
@@ -193,19 +201,20 @@ class _AssignParts(beam.DoFn):
             batch, stay = sampled.batch, np.flatnonzero(sampled.kept)
         for place, rows in rows_by_key(parts[stay]):
             part = plan.parts[place]
-            yield (part.split, part.index, part.count), batch.take(stay[rows]).to_bytes()
+            yield (part.split, part.index, part.count), self._shuffle.put(batch.take(stay[rows]).to_bytes())
 
 
 class _EncodePart(beam.DoFn):
     """(part, its batches) -> EncodedPart; tag: its report."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shuffle: Shuffle):
         self._config = config
+        self._shuffle = shuffle
 
-    def process(self, element: tuple[tuple[str, int, int], Iterable[tuple[bytes, bytes]]]) -> Iterator[Any]:
-        key, streams = element
+    def process(self, element: tuple[tuple[str, int, int], Iterable[Payload]]) -> Iterator[Any]:
+        key, payloads = element
         part = Part(*key)
-        batch = in_time_order([ImpressionBatch.from_bytes(pair) for pair in streams])
+        batch = in_time_order([ImpressionBatch.from_bytes(self._shuffle.get(payload)) for payload in payloads])
         yield beam.pvalue.TaggedOutput(_REPORT, report_part(self._config, part, batch))
         yield EncodedPart(part, part_bytes(self._config, batch))
 
@@ -255,18 +264,25 @@ def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Se
     feedback_blocks, feedback_bytes = list_blocks("feedback", feedback)
     num_buckets = num_shards or max(2, -(-(impression_bytes + feedback_bytes) // _BUCKET_BYTES))
     with writing_beside(out) as folder:
+        shared = None
+        if shares_disk(runner) and is_local(folder):
+            # Inside the folder that is written, so that it goes with it, whatever happens.
+            shared = os.path.join(folder, _SHUFFLE)
+            os.mkdir(shared)
         pipeline = beam.Pipeline(runner=runner, options=options)
         blocks = {
             "impressions": _create(pipeline, "Impressions", impression_blocks),
             "feedback": _create(pipeline, "Feedback", feedback_blocks),
         }
-        built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards)
+        built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, Shuffle(shared))
         _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
         _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(_WriteDeadLetters(), folder)
         _ = built["counts"] | "WriteTotals" >> beam.ParDo(
             _WriteTotals(), folder, beam.pvalue.AsSingleton(built["report"]), beam.pvalue.AsSingleton(built["plan"])
         )
         run_and_wait(pipeline)
+        if shared is not None:
+            shutil.rmtree(shared)
         return _finish(config, impressions, folder)
 
 

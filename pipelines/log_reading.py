@@ -28,6 +28,7 @@ from pipelines.json_lines import (
 from pipelines.log_blocks import LogBlock, read_line_chunks, read_tables
 from pipelines.log_tables import batch_of_rows, feedback, flat_impressions, is_nested, nested_impressions
 from pipelines.record_checks import BadRecord, check_event, check_impression_row, check_request
+from pipelines.shuffle import Shuffle
 
 DEAD_LETTERS = "dead_letters"
 COUNTS = "counts"
@@ -46,9 +47,10 @@ class DeadLetters:
 class _ReadLog(beam.DoFn):
     """What the readers of both logs share: opening blocks, setting bad records apart, counting."""
 
-    def __init__(self, config: Config, num_buckets: int):
+    def __init__(self, config: Config, num_buckets: int, shuffle: Shuffle):
         self._config = config
         self._num_buckets = num_buckets
+        self._shuffle = shuffle
         self._letters: list[tuple[int, str]] = []
         self._counts: Counter[tuple[str, ...]] = Counter()
 
@@ -56,9 +58,9 @@ class _ReadLog(beam.DoFn):
         """Reads one block."""
         self._letters, self._counts = [], Counter()
         reader = self._read_parquet if block.kind == "parquet" else self._read_lines
-        for requests, payload in reader(block):
+        for requests, batch in reader(block):
             for bucket, rows in rows_by_key(bucket_of(requests, self._num_buckets)):
-                yield bucket, self._payload(payload, rows)
+                yield bucket, self._shuffle.put(self._to_bytes(batch, rows))
         if self._letters:
             # In order of the log: lines that are no JSON were found before the others.
             self._letters.sort(key=operator.itemgetter(0))
@@ -116,19 +118,19 @@ class _ReadLog(beam.DoFn):
 
     @abc.abstractmethod
     def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
-        """The good rows as (requests, payload), and which rows need to be looked at one by one."""
+        """The good rows as (requests, batch), and which rows need to be looked at one by one."""
 
     @abc.abstractmethod
     def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
-        """The good ones among doubtful records, as (requests, payload); the others become dead letters."""
+        """The good ones among doubtful records, as (requests, batch); the others become dead letters."""
 
     @abc.abstractmethod
-    def _payload(self, batch: Any, rows: np.ndarray) -> Any:
+    def _to_bytes(self, batch: Any, rows: np.ndarray) -> bytes:
         """These rows of a batch, as the join takes them."""
 
 
 class ReadImpressions(_ReadLog):
-    """LogBlock -> (bucket, impression batch as bytes); tags: dead letters, counts."""
+    """LogBlock -> (bucket, payload of an impression batch); tags: dead letters, counts."""
 
     def _wanted(self) -> Wanted:
         return wanted_impression_fields(self._config)
@@ -162,12 +164,12 @@ class ReadImpressions(_ReadLog):
             self._counts[(block.log, "rows")] += batch.impressions.num_rows
             yield _by_request(batch)
 
-    def _payload(self, batch: ImpressionBatch, rows: np.ndarray) -> tuple[bytes, bytes]:
+    def _to_bytes(self, batch: ImpressionBatch, rows: np.ndarray) -> bytes:
         return batch.take(rows).to_bytes()
 
 
 class ReadFeedback(_ReadLog):
-    """LogBlock -> (bucket, feedback table as bytes); tags: dead letters, counts."""
+    """LogBlock -> (bucket, payload of a feedback table); tags: dead letters, counts."""
 
     def _wanted(self) -> Wanted:
         return WANTED_FEEDBACK_FIELDS
@@ -198,7 +200,7 @@ class ReadFeedback(_ReadLog):
             events = pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA)
             yield events["_request"], events
 
-    def _payload(self, batch: pa.Table, rows: np.ndarray) -> bytes:
+    def _to_bytes(self, batch: pa.Table, rows: np.ndarray) -> bytes:
         return table_to_bytes(batch.take(pa.array(rows)))
 
 

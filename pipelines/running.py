@@ -87,6 +87,11 @@ def _local_runner(options: PipelineOptions) -> PipelineRunner:
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 
+def shares_disk(runner: PipelineRunner) -> bool:
+    """Whether all of a runner's workers surely see this machine's files."""
+    return isinstance(runner, fn_runner.FnApiRunner)
+
+
 def run_and_wait(pipeline: beam.Pipeline) -> None:
     """Runs to the end.
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
-from pipelines.batches import table_from_bytes
+from pipelines.batches import ImpressionBatch, table_from_bytes
 from pipelines.impressions import run
 from pipelines.log_blocks import list_blocks
 from pipelines.log_reading import COUNTS, ReadFeedback, ReadImpressions
+from pipelines.shuffle import Shuffle
 from tests.configs import small_config
 from tests.pipelines.logs import event, request, write_json
 from tests.pipelines.reading import read_all
@@ -308,11 +309,13 @@ def test_mutated_records_are_read_or_refused(tmp_path_factory, flips, cuts):
         blocks, _ = list_blocks(log, str(folder / f"{log}.jsonl"))
         counts, letters, requests, rows = Counter(), 0, set(), 0
         for block in blocks:
-            for output in reader(config, 3).process(block):
+            for output in reader(config, 3, Shuffle()).process(block):
                 if not isinstance(output, TaggedOutput):
-                    batch = output[1]
-                    streams = batch if log == "impressions" else (batch, batch)
-                    contexts, table = (table_from_bytes(stream) for stream in streams)
+                    if log == "impressions":
+                        batch = ImpressionBatch.from_bytes(output[1])
+                        contexts, table = batch.contexts, batch.impressions
+                    else:
+                        contexts = table = table_from_bytes(output[1])
                     requests |= set(contexts["_request"].to_pylist())
                     rows += table.num_rows
                 elif output.tag == COUNTS:
