@@ -123,16 +123,19 @@ def check_event(config: Config, record: Any) -> dict[str, Any] | None:
     }
     row["_time"] = timestamp_micros(record.get("timestamp"))
     row["_value"] = value = _event_value(record.get("value"))
-    if value is None and event in events_with_value(config):
-        raise BadRecord("value: missing for the event of a regression objective")
+    if value is None and (why := events_with_value(config).get(event)):
+        raise BadRecord(f"value: missing for the event of {why}")
     if value is not None and value < 0 and (why := events_at_least_0(config).get(event)):
         raise BadRecord(f"value: must be at least 0, because of the objective's {why}")
     return row
 
 
-def events_with_value(config: Config) -> set[str]:
-    """The events whose value is summed for a regression objective."""
-    return {objective.event for objective in config.objectives if objective.kind == "regression"}
+def events_with_value(config: Config) -> dict[str, str]:
+    """The events that must have a value, each with what asks for it."""
+    asked = {
+        o.event: "an objective with at_least" for o in config.objectives if getattr(o, "at_least", None) is not None
+    }
+    return asked | {o.event: "a regression objective" for o in config.objectives if o.kind == "regression"}
 
 
 def events_at_least_0(config: Config) -> dict[str, str]:

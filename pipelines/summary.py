@@ -61,7 +61,7 @@ def summarise(
         "config": config.name,
         "sampling": config.sampling.model_dump(mode="json") if config.sampling is not None else None,
         "impressions": _impression_counts(counts, everything),
-        "feedback": _feedback_counts(counts),
+        "feedback": _feedback_counts(config, counts),
         "missing": {feature.name: report.missing[feature.name] for feature in config.features},
         "vocabularies": vocabularies,
         "splits": {split: _split(config, [one for part, one in parts if part.split == split]) for split in SPLITS},
@@ -89,24 +89,29 @@ def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any
     }
 
 
-def _feedback_counts(counts: Counts) -> dict[str, Any]:
+def _feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
     dead = _reasons(counts, "feedback")
+    windowed = [objective for objective in config.objectives if objective.window is not None]
     by_event = {
         how: {key[2]: number for key, number in sorted(counts.items()) if key[:2] == ("feedback", how)}
-        for how in ("joined", "duplicate", "orphan")
+        for how in ("joined", "late", "early", "orphan", "duplicate")
     }
-    joined, duplicates, orphans = (sum(numbers.values()) for numbers in by_event.values())
+    total = {how: sum(numbers.values()) for how, numbers in by_event.items()}
     read, ignored = counts["feedback", "records"], counts["feedback", "ignored"]
     return {
         "read": read,
-        "joined": joined,
-        "duplicates": duplicates,
-        "orphans": orphans,
+        "joined": total["joined"],
+        "late": total["late"],
+        "early": total["early"],
+        "orphans": total["orphan"],
+        "duplicates": total["duplicate"],
         "ignored": ignored,
         "dead_letters": sum(dead.values()),
         "dead_letters_by_reason": dead,
         "by_event": by_event,
-        "reconciled": read == joined + duplicates + orphans + ignored + sum(dead.values()),
+        # Events after the window of one objective may lie inside another's, and are late only for the one.
+        "outside_window": {o.name: counts["feedback", "outside_window", o.name] for o in windowed},
+        "reconciled": read == sum(total.values()) + ignored + sum(dead.values()),
     }
 
 

@@ -181,7 +181,7 @@ def test_duplicates_orphans_and_unnamed_events_are_counted(config: Config, tmp_p
     feedback = summary["feedback"]
     assert (feedback["read"], feedback["joined"], feedback["duplicates"]) == (7, 3, 1)
     assert (feedback["orphans"], feedback["ignored"]) == (2, 1)
-    assert feedback["by_event"]["orphan"] == {"click": 1, "like": 1, "watch": 0}
+    assert feedback["by_event"]["orphan"] == {"click": 1, "dismiss": 0, "like": 1, "watch": 0}
     assert feedback["reconciled"]
     mine = [example for example in read_all(config, tmp_path / "out") if example["request_id"] == "r0"]
     # v3 came a second after v2, but stands before it in the log, and bears the request's time.

@@ -13,32 +13,59 @@ from hypothesis import strategies as st
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
+from mmoe_ranker.config_training import Sampling
 from pipelines.batches import FEEDBACK_SCHEMA, ImpressionBatch, bucket_of
-from pipelines.joining import join
+from pipelines.joining import Joined, join
 from pipelines.log_tables import batch_of_rows
+from pipelines.sampling import HAS_EVENT
 from tests.configs import small_config
 
 
-def config(**watch: Any) -> Config:
-    raw = small_config()
-    raw["objectives"][1].update(watch)
+def config(join: dict[str, Any] | None = None, **changes: dict[str, Any]) -> Config:
+    raw = small_config() | {"join": join or {}}
+    for objective in raw["objectives"]:
+        objective.update(changes.get(objective["name"], {}))
+    # A chain, and two objectives of one event.
     raw["objectives"][2]["given"] = "dismiss"
-    raw["objectives"][3]["given"] = "click"
+    raw["objectives"][3].update(given="click", event="watch")
     return parse_config(raw)
 
 
+MICROSECONDS = st.integers(1, 5).map(lambda micros: micros * 1e-6)
+WINDOW = st.none() | MICROSECONDS
+BINARY = st.fixed_dictionaries(
+    {
+        "window": WINDOW,
+        "aggregate": st.sampled_from(["any", "first", "last", "sum"]),
+        "at_least": st.integers(-1, 4).map(float),
+    }
+) | st.fixed_dictionaries({"window": WINDOW})
+CONFIG = st.builds(
+    config,
+    join=st.fixed_dictionaries({"clock_skew": st.just(0.0) | MICROSECONDS}),
+    click=BINARY,
+    like=BINARY,
+    dismiss=BINARY,
+    watch_time=st.fixed_dictionaries(
+        {
+            "window": WINDOW,
+            "aggregate": st.sampled_from(["sum", "first", "last"]),
+            "without_event": st.sampled_from(["missing", "zero"]),
+        }
+    ),
+)
 REQUESTS = st.integers(0, 3).map(lambda number: f"r{number}")
 ITEMS = st.integers(0, 4).map(lambda number: f"v{number}")
 IMPRESSION = st.fixed_dictionaries(
-    {"request": REQUESTS, "item": ITEMS, "time": st.integers(0, 3), "position": st.none() | st.integers(1, 3)}
+    {"request": REQUESTS, "item": ITEMS, "time": st.integers(3, 6), "position": st.none() | st.integers(1, 3)}
 )
 EVENT = st.fixed_dictionaries(
     {
         "_request": REQUESTS,
         "_item": ITEMS,
-        "_event": st.sampled_from(["click", "watch", "like", "dismiss"]),
+        "_event": st.sampled_from(["click", "watch", "like"]),
         "_value": st.integers(0, 3).map(float),
-        "_time": st.integers(0, 2),
+        "_time": st.integers(0, 12),
     }
 )
 
@@ -56,44 +83,93 @@ def batch_of(config: Config, rows: list[dict[str, Any]]) -> ImpressionBatch:
     )
 
 
-def naive(impressions: list[dict[str, Any]], events: list[dict[str, Any]], zero: bool) -> tuple[dict, Counter]:
+def aggregated(how: str, heard: list[tuple[int, float]]) -> float:
+    """Of (time, value) pairs; at one time the smallest is the first, the largest the last."""
+    values = [value for _, value in sorted(heard)]
+    return {"sum": sum(values), "any": max(values), "first": values[0], "last": values[-1]}[how]
+
+
+def naive(
+    config: Config, impressions: list[dict[str, Any]], events: list[dict[str, Any]]
+) -> tuple[dict[tuple[str, str], dict[str, Any]], Counter]:
+    """Impressions that stay by request and item, and counts: record by record, in plain Python."""
     counts: Counter = Counter()
     first: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(impressions, key=lambda row: (row["time"], row["position"] or 1 << 60, row["order"])):
         first.setdefault((row["request"], row["item"]), row)
     counts["impressions", "duplicates"] = len(impressions) - len(first)
-    earliest = {request: min(row["time"] for (r, _), row in first.items() if r == request) for request, _ in first}
-    distinct = {tuple(event[name] for name in FEEDBACK_SCHEMA.names) for event in events}
-    heard: dict[tuple[str, str], list] = defaultdict(list)
-    for request, item, name, value, _ in distinct:
-        hit = (request, item) in first
-        counts["feedback", "joined" if hit else "orphan", name] += 1
-        heard[request, item].append((name, value))
+    skew = round(config.join.clock_skew * 1e6)
+    counting: dict[tuple[tuple[str, str], str], list[tuple[int, float]]] = defaultdict(list)
+    has_event = set()
+    distinct: set[tuple] = set()
     for event in events:
-        counts["feedback", "duplicate", event["_event"]] += 1
-    for row in distinct:
-        counts["feedback", "duplicate", row[2]] -= 1
+        key, name, value, time = (event["_request"], event["_item"]), event["_event"], event["_value"], event["_time"]
+        if (key, name, value, time) in distinct:
+            counts["feedback", "duplicate", name] += 1
+            continue
+        distinct.add((key, name, value, time))
+        if key not in first:
+            counts["feedback", "orphan", name] += 1
+            continue
+        delay = time - first[key]["time"]
+        if delay < -skew:
+            counts["feedback", "early", name] += 1
+            continue
+        outcome = "late"
+        for objective in config.objectives:
+            if objective.event != name:
+                continue
+            if objective.window is not None and delay > round(objective.window * 1e6):
+                counts["feedback", "outside_window", objective.name] += 1
+                continue
+            outcome = "joined"
+            has_event.add(key)
+            counting[key, objective.name].append((time, value))
+        counts["feedback", outcome, name] += 1
     rows = {}
     for key, row in first.items():
-        names = {name for name, _ in heard[key]}
-        clicked, dismissed = float("click" in names), float("dismiss" in names)
-        watched = [value for name, value in heard[key] if name == "watch"]
+        own: dict[str, float | None] = {}
+        for objective in config.objectives:
+            heard = counting[key, objective.name]
+            if objective.kind == "regression":
+                nothing = 0.0 if objective.without_event == "zero" else None
+                own[objective.name] = aggregated(objective.aggregate, heard) if heard else nothing
+            elif objective.at_least is None:
+                own[objective.name] = float(bool(heard))
+            else:
+                enough = bool(heard) and aggregated(objective.aggregate, heard) >= objective.at_least
+                own[objective.name] = float(enough)
+        clicked, dismissed = own["click"] == 1, own["dismiss"] == 1
         rows[key] = {
             "order": row["order"],
-            "time": earliest[key[0]],
-            "click": clicked,
-            "watch_time": (sum(watched) if watched or zero else None) if clicked else None,
-            "dismiss": dismissed if clicked else None,
+            "time": min(other["time"] for (request, _), other in first.items() if request == key[0]),
+            "has_event": key in has_event,
+            "click": own["click"],
+            "watch_time": own["watch_time"] if clicked else None,
+            "dismiss": own["dismiss"] if clicked else None,
             # Given dismiss, which is given click.
-            "like": float("like" in names) if clicked and dismissed else None,
+            "like": own["like"] if clicked and dismissed else None,
         }
     return rows, counts
 
 
-@given(st.lists(IMPRESSION, min_size=1, max_size=25), st.lists(EVENT, max_size=40), st.booleans(), st.randoms())
-@settings(max_examples=200, deadline=None)
-def test_equal_to_the_naive_double(impressions, events, zero, random):
-    rules = config(without_event="zero" if zero else "missing")
+def joined_rows(config: Config, joined: Joined) -> dict[tuple[str, str], dict[str, Any]]:
+    contexts = joined.batch.contexts.to_pylist()
+    return {
+        (contexts[row["_row"]]["_request"], row["_item"]): {
+            "order": int(row["duration"]),
+            "time": contexts[row["_row"]]["_time"],
+            "has_event": row[HAS_EVENT],
+            **{name: row[f"{name}_label"] for name in config.objective_names},
+        }
+        for row in joined.batch.impressions.to_pylist()
+    }
+
+
+@given(CONFIG, st.lists(IMPRESSION, min_size=1, max_size=25), st.lists(EVENT, max_size=60), st.randoms())
+@settings(max_examples=150, deadline=None)
+def test_equal_to_the_naive_double(rules, impressions, events, random):
+    rules = rules.model_copy(update={"sampling": Sampling(negatives=0.5, correction="weights")})
     for order, row in enumerate(impressions):
         row["order"] = order
     shuffled = random.sample(impressions, len(impressions))
@@ -101,27 +177,21 @@ def test_equal_to_the_naive_double(impressions, events, zero, random):
     batches = [batch_of(rules, rows) for rows in (shuffled[:cut], shuffled[cut:]) if rows]
     tables = [pa.Table.from_pylist(part, schema=FEEDBACK_SCHEMA) for part in (events[:5], events[5:]) if part]
     joined = join(rules, batches, tables)
-    expected, counts = naive(impressions, events, zero)
-    rows = joined.batch.impressions.to_pylist()
-    contexts = joined.batch.contexts.to_pylist()
-    got = {
-        (contexts[row["_row"]]["_request"], row["_item"]): {
-            "order": int(row["duration"]),
-            "time": contexts[row["_row"]]["_time"],
-            **{name: row[f"{name}_label"] for name in rules.objective_names},
-        }
-        for row in rows
-    }
-    assert len(rows) == len(got)
-    assert got == expected
+    expected, counts = naive(rules, impressions, events)
+    assert joined.batch.impressions.num_rows == len(expected)
+    assert joined_rows(rules, joined) == expected
     assert +joined.counts == +counts
+    # Nothing is lost, whatever the windows.
+    assert sum(n for key, n in joined.counts.items() if key[0] == "feedback" and key[1] != "outside_window") == len(
+        events
+    )
 
 
 @given(st.lists(EVENT, max_size=20))
 @settings(deadline=None)
 def test_feedback_without_any_impression_is_orphaned(events):
     joined = join(config(), [], [pa.Table.from_pylist(events, schema=FEEDBACK_SCHEMA)])
-    _, counts = naive([], events, zero=False)
+    _, counts = naive(config(), [], events)
     assert joined.batch is None
     assert +joined.counts == +counts
 
