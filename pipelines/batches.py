@@ -34,6 +34,7 @@ FEEDBACK_SCHEMA = pa.schema(
 
 # Shuffled bytes are mostly repeated strings and small numbers.
 _IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_HASH_KEY = "0123456789123456"
 
 
 def context_schema(config: Config) -> pa.Schema:
@@ -114,13 +115,18 @@ def _next_table(source: pa.NativeFile) -> pa.Table:
         return reader.read_all()
 
 
-def bucket_of(requests: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
-    """The join bucket of each request id: the same wherever the same id stands."""
-    encoded = requests.combine_chunks().dictionary_encode()
+def hashes(strings: pa.ChunkedArray, key: str = _HASH_KEY) -> np.ndarray:
+    """A 64-bit hash of each string: the same in any process; another draw for another `key` (16 bytes)."""
+    encoded = strings.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_numpy(zero_copy_only=False)
     # No categorising: the values are distinct already.
-    hashed = pd.util.hash_array(values.astype(object), categorize=False) % np.uint64(num_buckets)
-    return hashed.astype(np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+    hashed = pd.util.hash_array(values.astype(object), hash_key=key, categorize=False)
+    return hashed[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def bucket_of(requests: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
+    """The join bucket of each request id: the same wherever the same id stands."""
+    return (hashes(requests) % np.uint64(num_buckets)).astype(np.int64)
 
 
 def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -40,7 +40,7 @@ from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import parse_options, run_and_wait, runner_for, shares_disk
 from pipelines.sampling import sample_negatives
 from pipelines.shuffle import Payload, Shuffle
-from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, plan_parts
+from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, hashed_split, plan_parts
 from pipelines.summary import check_usable, summarise
 
 _TOTALS = ".totals"
@@ -164,13 +164,7 @@ class _Join(beam.DoFn):
         yield beam.pvalue.TaggedOutput(COUNTS, dict(joined.counts))
         if joined.batch is None:
             return
-        contexts = joined.batch.contexts
-        row = joined.batch.impressions["_row"].to_numpy()
-        codes = pc.dictionary_encode(contexts["_request"].combine_chunks()).indices.to_numpy(zero_copy_only=False)
-        _, first, place = np.unique(codes, return_index=True, return_inverse=True)
-        times = contexts["_time"].to_numpy()[first]
-        impressions = np.bincount(place[row], minlength=len(first)).astype(np.int64)
-        yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of(times, impressions))
+        yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of_batch(self._config, joined.batch))
         yield self._shuffle.put(joined.batch.to_bytes())
 
 
@@ -184,7 +178,7 @@ class _PlanParts(beam.DoFn):
 
 
 class _AssignParts(beam.DoFn):
-    """Joined batch -> (the part, batch of its impressions that stay); tag: counts, of sampling."""
+    """Joined batch -> (the part, batch of its impressions that stay); tag: counts, of splitting and sampling."""
 
     def __init__(self, config: Config, shuffle: Shuffle):
         self._config = config
@@ -192,7 +186,11 @@ class _AssignParts(beam.DoFn):
 
     def process(self, payload: Payload, plan: Plan) -> Iterator[Any]:
         batch = ImpressionBatch.from_bytes(self._shuffle.get(payload))
-        parts = plan.part_of(batch.contexts["_time"].to_numpy())[batch.impressions["_row"].to_numpy()]
+        of_context = plan.part_of(hashed_split(self._config, batch.contexts), batch.contexts["_time"].to_numpy())
+        parts = of_context[batch.impressions["_row"].to_numpy()]
+        if (by := self._config.split.by) is not None:
+            unnamed = batch.contexts["_request"].filter(pc.is_null(batch.contexts[by]))
+            yield beam.pvalue.TaggedOutput(COUNTS, {("split", "by_request"): pc.count_distinct(unnamed).as_py()})
         stay = np.arange(len(parts))
         if self._config.sampling is not None:
             training = np.array([part.split == "train" for part in plan.parts])[parts]

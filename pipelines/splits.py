@@ -1,5 +1,8 @@
 """Where the splits and their parts begin in time: an exact plan from the histogram of request times.
 
+Splits follow each other in time, or are drawn by a hash of a context feature (`split.by`), so that all of a user's
+requests are in one. Parts inside a split are in order of time either way.
+
 The histogram is mergeable in any order. It is exact as long as there are at most `MAX_TIMES` distinct times; beyond
 that, times are rounded down to a coarser grid, the same whatever the order of merging, because the grid depends on the
 total alone: if a part of the data is too much for a grid, so is the whole.
@@ -14,20 +17,44 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmoe_ranker.config import Config
+from pipelines.batches import ImpressionBatch, hashes
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 MAX_TIMES = 1 << 22
 PART_EXAMPLES = 1 << 16
 _NEVER = np.iinfo(np.int64).max
+_SPLIT_BIT = 60
+# 16 bytes, of this draw alone: buckets and sampling hash the same strings.
+_HASH_KEY = "split by feature"
+
+
+def hashed_split(config: Config, contexts: pa.Table) -> np.ndarray:
+    """The place in `SPLITS` of each context row [R] by hash of its feature `split.by`; 0 where splits are by time.
+
+    A number from 0 to 1, of the hash of the value as a string, lies in the share of train, validation or test, in this
+    order: the same for any run, machine and log. A record without the feature goes by its request id.
+    """
+    split = config.split
+    if split.by is None:
+        return np.zeros(contexts.num_rows, np.int64)
+    values = pc.coalesce(contexts[split.by].cast(pa.string()), contexts["_request"])
+    chance = (hashes(values, _HASH_KEY) >> np.uint64(11)) * 2.0**-53
+    return np.searchsorted([1 - split.test - split.validation, 1 - split.test], chance, side="right")
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeHistogram:
-    """Requests and impressions by request time, ascending; times are multiples of 2 ** `shift` microseconds."""
+    """Requests and impressions by hashed split and request time, ascending.
+
+    Times are multiples of 2 ** `shift` microseconds; `splits` is 0 throughout where splits are by time.
+    """
 
     shift: int
+    splits: np.ndarray
     times: np.ndarray
     requests: np.ndarray
     impressions: np.ndarray
@@ -35,12 +62,22 @@ class TimeHistogram:
     @classmethod
     def empty(cls) -> TimeHistogram:
         """No requests."""
-        return cls(0, *(np.zeros(0, np.int64),) * 3)
+        return cls(0, *(np.zeros(0, np.int64),) * 4)
 
     @classmethod
-    def of(cls, times: np.ndarray, impressions: np.ndarray) -> TimeHistogram:
-        """Of requests by their times [R] and numbers of impressions [R]."""
-        return cls(0, times, np.ones_like(times), impressions).compacted()
+    def of(cls, splits: np.ndarray, times: np.ndarray, impressions: np.ndarray) -> TimeHistogram:
+        """Of requests by their hashed splits [R], times [R] and numbers of impressions [R]."""
+        return cls(0, splits, times, np.ones_like(times), impressions).compacted()
+
+    @classmethod
+    def of_batch(cls, config: Config, batch: ImpressionBatch) -> TimeHistogram:
+        """Of the requests of a joined batch; one whose records have different users may count in several splits."""
+        contexts, row = batch.contexts, batch.impressions["_row"].to_numpy()
+        requests = contexts["_request"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        splits = hashed_split(config, contexts)
+        _, first, place = np.unique(requests * len(SPLITS) + splits, return_index=True, return_inverse=True)
+        impressions = np.bincount(place[row], minlength=len(first)).astype(np.int64)
+        return cls.of(splits[first], contexts["_time"].to_numpy()[first], impressions)
 
     @classmethod
     def merge(cls, histograms: Iterable[TimeHistogram]) -> TimeHistogram:
@@ -48,21 +85,24 @@ class TimeHistogram:
         many = list(histograms)
         if not many:
             return cls.empty()
-        joined = [np.concatenate([getattr(one, name) for one in many]) for name in ("times", "requests", "impressions")]
+        columns = ("splits", "times", "requests", "impressions")
+        joined = [np.concatenate([getattr(one, name) for one in many]) for name in columns]
         return cls(max(one.shift for one in many), *joined).compacted()
 
     def compacted(self, max_times: int = MAX_TIMES) -> TimeHistogram:
-        """One entry a time, on the finest grid from `shift` on that needs at most `max_times` of them."""
+        """One entry a split and time, on the finest grid from `shift` on that needs at most `max_times` of them."""
         shift = self.shift
         while True:
-            times, place = np.unique(self.times >> shift << shift, return_inverse=True)
-            if len(times) <= max_times:
+            # Times of this century leave room for the split above them.
+            keys, place = np.unique((self.splits << _SPLIT_BIT) + (self.times >> shift << shift), return_inverse=True)
+            if len(keys) <= max_times:
                 break
             shift += 1
-        requests, impressions = np.zeros_like(times), np.zeros_like(times)
+        requests, impressions = np.zeros_like(keys), np.zeros_like(keys)
         np.add.at(requests, place, self.requests)
         np.add.at(impressions, place, self.impressions)
-        return TimeHistogram(shift, times, requests, impressions)
+        splits = keys >> _SPLIT_BIT
+        return TimeHistogram(shift, splits, keys - (splits << _SPLIT_BIT), requests, impressions)
 
 
 class MergeHistograms(beam.CombineFn):
@@ -102,14 +142,19 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Parts in order of time; a request of time t belongs to the last part that starts at or before t."""
+    """Parts in order of hashed split and time; a request of time t belongs to the last of its split's that start by t.
 
+    `splits` are the hashed splits of the parts, 0 throughout where splits are by time.
+    """
+
+    splits: np.ndarray
     starts: np.ndarray
     parts: tuple[Part, ...]
 
-    def part_of(self, times: np.ndarray) -> np.ndarray:
-        """The part's place in `parts` for each request time."""
-        return np.searchsorted(self.starts, times, side="right") - 1
+    def part_of(self, splits: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """The part's place in `parts` for each hashed split and request time."""
+        starts, wanted = (self.splits << _SPLIT_BIT) + self.starts, (splits << _SPLIT_BIT) + times
+        return np.searchsorted(starts, wanted, side="right") - 1
 
 
 def plan_parts(config: Config, num_shards: int | None, histogram: TimeHistogram) -> Plan:
@@ -120,20 +165,24 @@ def plan_parts(config: Config, num_shards: int | None, histogram: TimeHistogram)
       num_shards: parts in all, at least one a split that is not empty; None: one for `PART_EXAMPLES` examples.
       histogram: of all requests.
     """
-    bounds = _split_bounds(config, histogram)
+    place = histogram.splits
+    if config.split.by is None:
+        place = np.searchsorted(_split_bounds(config, histogram), histogram.times, side="right")
     total = int(histogram.impressions.sum())
+    splits: list[int] = []
     starts: list[int] = []
     parts: list[Part] = []
-    for split, low, high in zip(SPLITS, [-_NEVER, *bounds], [*bounds, _NEVER], strict=True):
-        inside = (histogram.times >= low) & (histogram.times < high)
+    for number, split in enumerate(SPLITS):
+        inside = place == number
         examples = int(histogram.impressions[inside].sum())
         if not examples:
             continue
         wanted = examples / PART_EXAMPLES if num_shards is None else examples / total * num_shards
         cuts = _cuts(histogram.times[inside], histogram.impressions[inside], max(1, round(wanted)))
+        splits += [0 if config.split.by is None else number] * len(cuts)
         starts += cuts
         parts += [Part(split, index, len(cuts)) for index in range(len(cuts))]
-    return Plan(np.array(starts, np.int64), tuple(parts))
+    return Plan(np.array(splits, np.int64), np.array(starts, np.int64), tuple(parts))
 
 
 def _split_bounds(config: Config, histogram: TimeHistogram) -> tuple[int, int]:

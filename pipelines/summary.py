@@ -31,7 +31,7 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
         )
     if left_out and all(part.split != "train" for part in report.parts):
         raise InputError(
-            "The training period must hold an impression that has an event or is kept: raise `sampling.negatives`. "
+            "The training split must hold an impression that has an event or is kept: raise `sampling.negatives`. "
             f"Received: {left_out} impressions, all left out."
         )
     for feature in config.features:
@@ -43,9 +43,10 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
                 f"Received: {impressions!r}, where it is missing in all {examples} impressions."
             )
     if all(part.split != "train" for part in plan.parts):
+        received = config.split.model_dump(mode="json", exclude_none=True)
         raise InputError(
             "The `split` of the config must leave impressions for training. "
-            f"Received: {config.split.model_dump(mode='json', exclude_none=True)}, all {examples} impressions later."
+            f"Received: {received}, all {examples} impressions in validation or test."
         )
 
 
@@ -64,6 +65,7 @@ def summarise(
         "feedback": _feedback_counts(config, counts),
         "missing": {feature.name: report.missing[feature.name] for feature in config.features},
         "vocabularies": vocabularies,
+        "split": _how_split(config, counts),
         "splits": {split: _split(config, [one for part, one in parts if part.split == split]) for split in SPLITS},
         "objectives": _rates(config, everything),
         "slices": {" x ".join(names): _slices(config, names, everything) for names in _names(everything)},
@@ -117,6 +119,14 @@ def _feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
 
 def _reasons(counts: Counts, log: str) -> dict[str, int]:
     return {key[2]: number for key, number in sorted(counts.items()) if key[:2] == (log, "dead_letters")}
+
+
+def _how_split(config: Config, counts: Counts) -> dict[str, Any]:
+    how = config.split.model_dump(mode="json", exclude_none=True)
+    if config.split.by is None:
+        return {"by": "time", **how}
+    # Requests without the feature go by a hash of their own id.
+    return {**how, "split_by_request": counts["split", "by_request"]}
 
 
 def _split(config: Config, parts: list[PartReport]) -> dict[str, Any]:
