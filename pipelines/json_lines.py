@@ -24,6 +24,8 @@ Wanted: TypeAlias = "dict[str, Wanted | list[Wanted] | None]"
 
 _SMALLEST = 64  # Lines; below this the slow path is quicker than another attempt.
 _SAMPLE = 1 << 16
+# Levels of objects and lists in a record. Parsers take deeper ones, fail or crash, each from a depth of its own.
+DEEPEST = 100
 
 
 def wanted_impression_fields(config: Config) -> Wanted:
@@ -90,6 +92,8 @@ class LineParser:
         # Arrow's parser does not look whether strings are UTF-8.
         if not _is_utf8(lines.data):
             whole &= [_is_utf8(lines.text(line)) for line in range(len(lines))]
+        if _most_open_brackets(lines.data) > DEEPEST:
+            whole &= [_most_open_brackets(lines.text(line)) <= DEEPEST for line in range(len(lines))]
         if not whole.all():
             yield np.flatnonzero(~whole), None
         yield from self._parse_run(lines, np.flatnonzero(whole))
@@ -177,15 +181,63 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+def _most_open_brackets(data: bytes) -> int:
+    """How deep the deepest line is nested, at most: brackets inside strings count too."""
+    codes = np.frombuffer(data.translate(None, _NO_BRACKETS), np.uint8)
+    if not len(codes):
+        return 0
+    depth = np.cumsum(_STEPS[codes], dtype=np.int32)
+    starts = np.concatenate([[0], np.flatnonzero(codes[:-1] == ord("\n")) + 1])
+    return int((np.maximum.reduceat(depth, starts) - np.concatenate([[0], depth[starts[1:] - 1]])).max())
+
+
+_NO_BRACKETS = bytes(code for code in range(256) if code not in b"[{}]\n")
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
+
 def parse_line(line: bytes) -> Any:
     """One line by itself.
 
     Raises:
-      BadRecord: it is not JSON in UTF-8.
+      BadRecord: it is not JSON in UTF-8, or nested too deep.
     """
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        value = _parsed(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise BadRecord("record: must be UTF-8") from None
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise BadRecord(_TOO_DEEP) from None
+    except ValueError:
         raise BadRecord("record: must be valid JSON") from None
+    if line.count(b"[") + line.count(b"{") > DEEPEST and _levels(value) > DEEPEST:
+        raise BadRecord(_TOO_DEEP)
+    return value
+
+
+_TOO_DEEP = f"record: must be nested at most {DEEPEST} levels deep"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # Python converts no integer of thousands of digits, which may stand in a field that nobody asks for.
+        return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+def _levels(value: Any) -> int:
+    levels, layer = 0, [value]
+    while layer := [one for one in layer if isinstance(one, dict | list)]:
+        levels += 1
+        layer = [inner for one in layer for inner in (one.values() if isinstance(one, dict) else one)]
+    return levels

@@ -69,7 +69,11 @@ WHOLE_RECORDS = {
     "two on a line": (lambda record: json.dumps(record) * 2, "record: must be valid JSON"),
     "a list": (lambda record: "[1, 2]", "record: must be an object"),
     "a number": (lambda record: "17", "record: must be an object"),
-    "deeply nested": (lambda record: "[" * 100_000, "record: must be valid JSON"),
+    "lists that never end": (lambda record: "[" * 100_000, "record: must be nested at most 100 levels deep"),
+    "deep in a field of nobody's": (
+        lambda record: json.dumps(record)[:-1] + ', "debug": ' + "[" * 50_000 + "]" * 50_000 + "}",
+        "record: must be nested at most 100 levels deep",
+    ),
     "no request_id": (setting("request_id", ...), "request_id: missing"),
     "empty request_id": (setting("request_id", ""), "request_id: missing"),
     "request_id a list": (setting("request_id", ["r"]), "request_id: must be a string, an integer or a boolean"),
