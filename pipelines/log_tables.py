@@ -173,11 +173,10 @@ def _impressions(
     key, key_right = identifiers(item.get(config.item_key))
     position, position_right = integers(impression.get("position"), 1, None)
     right &= key_right & position_right
-    arrays = [pa.array(row), key, position, pa.array(index)]
+    arrays = {"_row": pa.array(row), "_item": key, "_position": position, "_index": pa.array(index)}
     for feature in config.side("candidate"):
-        column, column_right = check_feature(config, feature, item.get(feature.name))
+        arrays[feature.name], column_right = check_feature(config, feature, item.get(feature.name))
         right &= column_right
-        arrays.append(column)
     for feature in config.side("bias"):
         column, column_right = check_feature(config, feature, impression.get(feature.name))
         if feature.name != "position":
@@ -188,8 +187,9 @@ def _impressions(
             column = pc.coalesce(column, inherited)
             column_right &= ~unsaid | inherited_right[row]
         right &= column_right
-        arrays.append(column)
-    return pa.Table.from_arrays(arrays, schema=impression_schema(config))
+        arrays[feature.name] = column
+    schema = impression_schema(config)
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
 def _there(array: pa.Array) -> np.ndarray:
