@@ -60,9 +60,10 @@ class Lines:
         breaks = np.flatnonzero(array == ord("\n"))
         starts = np.concatenate([[0], breaks + 1])
         ends = np.concatenate([breaks, [len(data)]])
-        # Blank lines are short: only those are looked at one by one.
-        short = np.flatnonzero(ends - starts <= 8)
-        blank = [line for line in short if not data[starts[line] : ends[line]].strip()]
+        # A blank line begins with a blank, or is empty: only those are looked at one by one.
+        empty = starts == ends
+        doubtful = np.flatnonzero(empty | (array[np.minimum(starts, len(data) - 1)] <= ord(" ")) if data else empty)
+        blank = [line for line in doubtful if not data[starts[line] : ends[line]].strip()]
         return cls(data, np.delete(starts, blank), np.delete(ends, blank))
 
     def __len__(self) -> int:
