@@ -92,6 +92,7 @@ def numbers(values: pa.Array, above: float | None = None) -> Checked:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         return _refused(values, pa.float32())
     column = values.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
+    column = pc.add(column, pa.scalar(0.0, pa.float32()))  # -0 is 0, as an integer and as a float.
     right = pc.is_finite(column)
     if above is not None:
         right = pc.and_(right, pc.greater(column, above))
@@ -103,7 +104,7 @@ def event_values(values: pa.Array) -> Checked:
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         return _refused(values, pa.float64())
-    column = values.cast(pa.float64(), safe=False)
+    column = pc.add(values.cast(pa.float64(), safe=False), 0.0)
     return column, _mask(pc.less_equal(pc.abs(column), LARGEST_VALUE).fill_null(True))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ _SMALLEST = 64  # Lines; below this the slow path is quicker than another attemp
 _SAMPLE = 1 << 16
 # Levels of objects and lists in a record. Parsers take deeper ones, fail or crash, each from a depth of its own.
 DEEPEST = 100
+_INF = re.compile(rb"Inf(?=[\s,\]}])")
 
 
 def wanted_impression_fields(config: Config) -> Wanted:
@@ -95,6 +97,11 @@ class LineParser:
             whole &= [_is_utf8(lines.text(line)) for line in range(len(lines))]
         if _most_open_brackets(lines.data) > DEEPEST:
             whole &= [_most_open_brackets(lines.text(line)) <= DEEPEST for line in range(len(lines))]
+        # Numbers that Arrow knows and JSON does not, not even with the NaN and Infinity that Python writes.
+        if (b"Inf" in lines.data and _INF.search(lines.data)) or b"-NaN" in lines.data:
+            whole &= [
+                not _INF.search(lines.text(line)) and b"-NaN" not in lines.text(line) for line in range(len(lines))
+            ]
         if not whole.all():
             yield np.flatnonzero(~whole), None
         yield from self._parse_run(lines, np.flatnonzero(whole))

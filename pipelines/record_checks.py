@@ -241,7 +241,7 @@ def _event_value(value: Any) -> float | None:
     number = _float64(value, "value")
     if not abs(number) <= LARGEST_VALUE:
         raise BadRecord(f"value: must be a number of at most {LARGEST_VALUE:g} in size")
-    return number
+    return number + 0.0  # Makes one zero of two.
 
 
 def _number(value: Any, name: str, above: float | None) -> float | None:
@@ -253,7 +253,7 @@ def _number(value: Any, name: str, above: float | None) -> float | None:
         raise BadRecord(f"{name}: must be a finite number")
     if above is not None and not number > above:
         raise BadRecord(f"{name}: must be greater than {above:g}, because of its transform log1p")
-    return number
+    return number + 0.0
 
 
 def _float64(value: Any, name: str) -> float:

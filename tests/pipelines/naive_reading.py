@@ -171,7 +171,7 @@ def _event(record: Any) -> dict[str, Any] | None:
     value = record.get("value")
     if value is not None:
         _check(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e30)
-        value = float(value)
+        value = float(value) + 0.0
     if record["event"] == "watch":
         _check(value is not None and value >= 0)
     return {
@@ -216,7 +216,7 @@ def _number(value: Any, above: float | None = None) -> float | None:
         return None
     _check(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
     with np.errstate(over="ignore", under="ignore"):
-        number = float(np.float32(float(value)))
+        number = float(np.float32(float(value))) + 0.0
     _check(math.isfinite(number) and (above is None or number > above))
     return number
 
@@ -234,7 +234,9 @@ def _micros(value: Any) -> int:
     return round(value * 1e6)
 
 
-def joined(impressions: list[dict[str, Any]], events: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+def joined(
+    impressions: list[dict[str, Any]], events: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The examples in no order, and how many events joined, repeated one another, or found no impression."""
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     places = ("timestamp_micros", "position", "order", "index")
@@ -242,7 +244,9 @@ def joined(impressions: list[dict[str, Any]], events: list[dict[str, Any]]) -> t
         kept.setdefault((row["request_id"], row["item_id"]), row)
     earliest: dict[str, int] = {}
     for row in kept.values():
-        earliest[row["request_id"]] = min(row["timestamp_micros"], earliest.get(row["request_id"], row["timestamp_micros"]))
+        earliest[row["request_id"]] = min(
+            row["timestamp_micros"], earliest.get(row["request_id"], row["timestamp_micros"])
+        )
     counts: Counter[str] = Counter()
     seen: dict[tuple[str, str], set[tuple[str, Any, int]]] = {}
     for event in events:

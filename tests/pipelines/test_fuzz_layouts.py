@@ -21,8 +21,9 @@ def test_the_order_of_features_changes_no_value(tmp_path: Path, form: str):
         for impression in record["impressions"]:
             impression["item"]["price"] = 100.0 + number
     write = write_json if form == "lines" else write_flat_impressions
-    paths = write(tmp_path / f"i.{'jsonl' if form == 'lines' else 'parquet'}", records), write_json(
-        tmp_path / "f.jsonl", events
+    paths = (
+        write(tmp_path / f"i.{'jsonl' if form == 'lines' else 'parquet'}", records),
+        write_json(tmp_path / "f.jsonl", events),
     )
     raw = mutation_config()
     examples = []
