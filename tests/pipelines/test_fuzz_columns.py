@@ -22,6 +22,7 @@ from mmoe_ranker.config_loading import parse_config
 from pipelines.batches import ImpressionBatch, table_from_bytes
 from pipelines.log_blocks import list_blocks
 from pipelines.log_reading import DEAD_LETTERS, ReadFeedback, ReadImpressions
+from pipelines.shuffle import Shuffle
 from tests.pipelines.mutations import VALUES
 from tests.pipelines.naive_reading import canonical, mutation_config, read_events, read_impressions
 from tests.pipelines.test_fuzz_records import event, record
@@ -54,7 +55,7 @@ def read(folder: Path, log: str, data: bytes) -> tuple[Counter[str], Counter[str
     taken: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     blocks, _ = list_blocks(log, str(folder / "log.jsonl"))  # type: ignore[arg-type]
-    reader = (ReadImpressions if log == "impressions" else ReadFeedback)(CONFIG, 1)
+    reader = (ReadImpressions if log == "impressions" else ReadFeedback)(CONFIG, 1, Shuffle())
     for output in (output for block in blocks for output in reader.process(block)):
         if not isinstance(output, TaggedOutput):
             rows = _impression_rows(output[1]) if log == "impressions" else table_from_bytes(output[1])
