@@ -42,6 +42,21 @@ class Events:
 
 
 @dataclasses.dataclass(frozen=True)
+class Heard:
+    """The events of impressions, late ones too, since they did happen, but no early ones; each attribute [H].
+
+    Attributes:
+      row: the impression.
+      name: place in `event_names`.
+      time: UTC microseconds; where a clock puts the event before its impression, the impression's.
+    """
+
+    row: np.ndarray
+    name: np.ndarray
+    time: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Attributed:
     """What the events say of the impressions.
 
@@ -50,11 +65,13 @@ class Attributed:
       has_event: bool [N], whether an event joined.
       counts: `("feedback", outcome, event)`; `("feedback", "outside_window", objective)`: events of an impression that
         came after this objective's window, whether or not another objective's still held them.
+      heard: what histories are made of.
     """
 
     labels: dict[str, np.ndarray]
     has_event: np.ndarray
     counts: Counter[tuple[str, ...]]
+    heard: Heard
 
 
 def event_names(config: Config) -> list[str]:
@@ -95,7 +112,8 @@ def attribute(config: Config, events: Events, row: np.ndarray, shown: np.ndarray
         of_event = np.bincount(events.name[outcome == place], minlength=len(names)).tolist()
         counts.update({("feedback", how, event): count for event, count in zip(names, of_event, strict=True)})
     _mask_where_not_given(config, labels)
-    return Attributed(labels, np.bincount(row[joined], minlength=len(shown)) > 0, counts)
+    heard = Heard(row[~early], name[~early], np.maximum(events.time[hit], shown[row])[~early])
+    return Attributed(labels, np.bincount(row[joined], minlength=len(shown)) > 0, counts, heard)
 
 
 def _label(

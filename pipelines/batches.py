@@ -5,6 +5,7 @@ An impression batch is two tables, so that what a request says once is not copie
                features of side context;
   impressions  [I] `_row` (row in contexts), `_item`, `_position` (null: not given), `_index` (place in its record), and
                the features of side candidate and bias; after the join also the labels.
+Features that come from a table or from the feedback itself are columns of theirs once `asof` joined them.
 A feedback batch is one table: `_request`, `_item`, `_event`, `_value`, `_time`.
 Names that start with an underscore cannot be a feature's.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import feature_field
@@ -38,14 +40,14 @@ _HASH_KEY = "0123456789123456"
 
 
 def context_schema(config: Config) -> pa.Schema:
-    """The columns of `contexts`."""
-    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.side("context")]
+    """The columns of `contexts` that come from the log."""
+    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.logged("context")]
     return pa.schema([("_request", pa.string()), ("_time", pa.int64()), ("_order", pa.int64()), *features])
 
 
 def impression_schema(config: Config) -> pa.Schema:
-    """The columns of `impressions`, before the join."""
-    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.side("candidate", "bias")]
+    """The columns of `impressions` that come from the log."""
+    features = [(f.name, arrow_type(feature_field(config, f))) for f in config.logged("candidate", "bias")]
     meta = [("_row", pa.int64()), ("_item", pa.string()), ("_position", pa.int64()), ("_index", pa.int64())]
     return pa.schema([*meta, *features])
 
@@ -127,6 +129,14 @@ def hashes(strings: pa.ChunkedArray, key: str = _HASH_KEY) -> np.ndarray:
 def bucket_of(requests: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
     """The join bucket of each request id: the same wherever the same id stands."""
     return (hashes(requests) % np.uint64(num_buckets)).astype(np.int64)
+
+
+def ranks(strings: pa.ChunkedArray) -> np.ndarray:
+    """Each string's place among the distinct ones in order of their bytes."""
+    encoded = strings.combine_chunks().dictionary_encode()
+    places = np.empty(len(encoded.dictionary), np.int64)
+    places[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(places))
+    return places[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,6 +1,7 @@
 """The main job: impression and feedback logs to chronological tf.Examples, vocabularies, statistics and a summary.
 
     blocks of both logs -> batches by hash of request -> join, labels -> batches by part in time -> files, reports
+                            features of tables and histories, where there are any: `asof` ┘
 
 Work is done on batches of columns from end to end. Two shuffles move them: one brings a request's impressions and
 feedback together, one brings the impressions of a period together. Between the two, a histogram of request times
@@ -17,7 +18,7 @@ import pickle
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config
 from mmoe_ranker.errors import InputError
+from pipelines.asof import JoinAsOf, asof_keys, events_tag
 from pipelines.batches import ImpressionBatch, rows_by_key, table_from_bytes
 from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
 from pipelines.joining import join
-from pipelines.log_blocks import LogBlock, list_blocks
+from pipelines.log_blocks import LogBlock, list_blocks, table_log
 from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedback, ReadImpressions
 from pipelines.output_folder import SUMMARY, check_replaceable, is_local, read_file, write_file, writing_beside
+from pipelines.own_histories import history_keys, own_events
 from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import parse_options, run_and_wait, runner_for, shares_disk
 from pipelines.sampling import sample_negatives
@@ -70,7 +73,7 @@ class EncodedPart:
 
 
 class GroupParts(beam.PTransform):
-    """The job up to its parts: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
+    """The job up to its parts: {`impressions`, `feedback`, each `table_log`: LogBlocks} -> a dict of collections.
 
     `grouped`: ((split, index, count) of a part, payloads of its joined batches); `feedback`: (bucket, payload of a
     feedback table), as read; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
@@ -81,6 +84,8 @@ class GroupParts(beam.PTransform):
         super().__init__()
         self._config = config
         self._num_buckets = num_buckets
+        # What travels by key is small beside the impressions.
+        self._num_key_buckets = max(2, num_buckets // 4)
         self._num_shards = num_shards
         self._shuffle = shuffle or Shuffle()
 
@@ -93,24 +98,38 @@ class GroupParts(beam.PTransform):
         feedback = blocks["feedback"] | "ReadFeedback" >> beam.ParDo(
             ReadFeedback(config, self._num_buckets, shuffle)
         ).with_outputs(DEAD_LETTERS, COUNTS, main="batches")
+        own = [events_tag(key) for key in history_keys(config)]
         joined = (
             {"impressions": impressions.batches, "feedback": feedback.batches}
             | "GroupByBucket" >> beam.CoGroupByKey()
-            | "Join" >> beam.ParDo(_Join(config, shuffle)).with_outputs(COUNTS, _HISTOGRAM, main="batches")
+            | "Join"
+            >> beam.ParDo(_Join(config, self._num_key_buckets, shuffle)).with_outputs(
+                COUNTS, _HISTOGRAM, *own, main="batches"
+            )
         )
+        letters = [impressions[DEAD_LETTERS], feedback[DEAD_LETTERS]]
+        counts = [impressions[COUNTS], feedback[COUNTS], joined[COUNTS]]
+        batches = joined.batches
+        if asof_keys(config):
+            logs = [table_log(table.name) for table in config.tables]
+            sources = {**{log: blocks[log] for log in logs}, **{tag: joined[tag] for tag in own}}
+            asof = {"batches": batches, **sources} | "JoinAsOf" >> JoinAsOf(config, self._num_key_buckets, shuffle)
+            batches = asof["batches"]
+            letters.append(asof["dead_letters"])
+            counts.append(asof["counts"])
         plan = (
             joined[_HISTOGRAM]
             | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
             | "PlanParts" >> beam.ParDo(_PlanParts(config, self._num_shards))
         )
-        assigned = joined.batches | "AssignParts" >> beam.ParDo(
+        assigned = batches | "AssignParts" >> beam.ParDo(
             _AssignParts(config, shuffle), beam.pvalue.AsSingleton(plan)
         ).with_outputs(COUNTS, main="batches")
         return {
             "grouped": assigned.batches | "GroupByPart" >> beam.GroupByKey(),
             "feedback": feedback.batches,
-            "dead_letters": (impressions[DEAD_LETTERS], feedback[DEAD_LETTERS]) | "AllDeadLetters" >> beam.Flatten(),
-            "counts": (impressions[COUNTS], feedback[COUNTS], joined[COUNTS], assigned[COUNTS])
+            "dead_letters": letters | "AllDeadLetters" >> beam.Flatten(),
+            "counts": [*counts, assigned[COUNTS]]
             | "AllCounts" >> beam.Flatten()
             | "MergeCounts" >> beam.CombineGlobally(_MergeCounts()),
             "plan": plan,
@@ -118,7 +137,7 @@ class GroupParts(beam.PTransform):
 
 
 class BuildExamples(beam.PTransform):
-    """The job without its outputs: {`impressions`, `feedback`: LogBlocks} -> a dict of collections.
+    """The job without its outputs: {`impressions`, `feedback`, each `table_log`: LogBlocks} -> a dict of collections.
 
     `parts`: EncodedPart; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `report` (Report),
     `plan` (Plan).
@@ -150,10 +169,11 @@ _REPORT = "report"
 
 
 class _Join(beam.DoFn):
-    """(bucket, its batches of both logs) -> joined batch; tags: counts, histogram of request times."""
+    """(bucket, its batches of both logs) -> joined batch; tags: counts, histogram of request times, own events."""
 
-    def __init__(self, config: Config, shuffle: Shuffle):
+    def __init__(self, config: Config, num_key_buckets: int, shuffle: Shuffle):
         self._config = config
+        self._num_key_buckets = num_key_buckets
         self._shuffle = shuffle
 
     def process(self, element: tuple[int, dict[str, Iterable[Payload]]]) -> Iterator[Any]:
@@ -165,6 +185,9 @@ class _Join(beam.DoFn):
         if joined.batch is None:
             return
         yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of_batch(self._config, joined.batch))
+        for key in history_keys(self._config):
+            for bucket, events in own_events(self._config, key, joined, self._num_key_buckets):
+                yield beam.pvalue.TaggedOutput(events_tag(key), (bucket, self._shuffle.put(events)))
         yield self._shuffle.put(joined.batch.to_bytes())
 
 
@@ -235,8 +258,15 @@ class _MergeCounts(beam.CombineFn):
         return accumulator
 
 
-def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Sequence[str] = ()) -> dict[str, Any]:
-    """Builds the examples folder from two logs.
+def run(
+    config: Config,
+    impressions: str,
+    feedback: str,
+    out: str,
+    beam_args: Sequence[str] = (),
+    tables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Builds the examples folder from two logs, and the tables that the config names.
 
     Args:
       config: the config; a copy lies in the folder.
@@ -244,6 +274,7 @@ def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Se
       feedback: path or glob of the feedback log, likewise.
       out: the folder; it appears when everything is done, in place of one that an earlier run wrote.
       beam_args: Beam options, and `--num_shards`.
+      tables: path or glob of each table of the config, by its name, likewise.
 
     Returns:
       The summary, as in `out/summary.json`.
@@ -258,9 +289,9 @@ def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Se
         raise InputError(f"The option --num_shards must be at least 1. Received: {num_shards}.")
     runner = runner_for(options)
     check_replaceable(out)
-    impression_blocks, impression_bytes = list_blocks("impressions", impressions)
-    feedback_blocks, feedback_bytes = list_blocks("feedback", feedback)
-    num_buckets = num_shards or max(2, -(-(impression_bytes + feedback_bytes) // _BUCKET_BYTES))
+    globs = {"impressions": impressions, "feedback": feedback, **_table_globs(config, tables or {})}
+    listed = {log: list_blocks(log, pattern) for log, pattern in globs.items()}
+    num_buckets = num_shards or max(2, -(-sum(size for _, size in listed.values()) // _BUCKET_BYTES))
     with writing_beside(out) as folder:
         shared = None
         if shares_disk(runner) and is_local(folder):
@@ -268,10 +299,7 @@ def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Se
             shared = os.path.join(folder, _SHUFFLE)
             os.mkdir(shared)
         pipeline = beam.Pipeline(runner=runner, options=options)
-        blocks = {
-            "impressions": _create(pipeline, "Impressions", impression_blocks),
-            "feedback": _create(pipeline, "Feedback", feedback_blocks),
-        }
+        blocks = {log: _create(pipeline, log.capitalize(), found) for log, (found, _) in listed.items()}
         built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, Shuffle(shared))
         _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
         _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(_WriteDeadLetters(), folder)
@@ -282,6 +310,16 @@ def run(config: Config, impressions: str, feedback: str, out: str, beam_args: Se
         if shared is not None:
             shutil.rmtree(shared)
         return _finish(config, impressions, folder)
+
+
+def _table_globs(config: Config, tables: Mapping[str, str]) -> dict[str, str]:
+    names = [table.name for table in config.tables]
+    if set(names) != set(tables):
+        raise InputError(
+            "Files must be given for each table of the config, as `--table NAME=GLOB`, and for no other; "
+            f"configured: {', '.join(names) or 'none'}. Received: {', '.join(tables) or 'none'}."
+        )
+    return {table_log(name): tables[name] for name in names}
 
 
 def _create(pipeline: beam.Pipeline, name: str, blocks: list[LogBlock]) -> beam.PCollection:

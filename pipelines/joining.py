@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import label_name
-from pipelines.attribution import Events, attribute, event_names
+from pipelines.attribution import Events, Heard, attribute, event_names
 from pipelines.batches import FEEDBACK_SCHEMA, ImpressionBatch
 from pipelines.sampling import HAS_EVENT
 
@@ -27,10 +27,17 @@ _NONE = pa.chunked_array([], pa.string())
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """Labelled impressions, each of its request's time, and what was counted on the way."""
+    """Labelled impressions, each of its request's time, and what was counted on the way.
+
+    Attributes:
+      batch: the impressions.
+      counts: by log, how, and event.
+      heard: the distinct events of these impressions.
+    """
 
     batch: ImpressionBatch
     counts: Counter[tuple[str, ...]]
+    heard: Heard
 
 
 def join(config: Config, batches: Sequence[ImpressionBatch], events: Sequence[pa.Table]) -> Joined:
@@ -50,8 +57,9 @@ def join(config: Config, batches: Sequence[ImpressionBatch], events: Sequence[pa
     distinct = _distinct(config, feedback, feedback_request * num_items + feedback_item, counts)
     if whole is None:
         nowhere = np.full(len(distinct.key), -1)
-        counts.update(attribute(config, distinct, nowhere, np.zeros(0, np.int64)).counts)
-        return Joined(None, counts)  # type: ignore[arg-type]
+        attributed = attribute(config, distinct, nowhere, np.zeros(0, np.int64))
+        counts.update(attributed.counts)
+        return Joined(None, counts, attributed.heard)  # type: ignore[arg-type]
 
     row = whole.impressions["_row"].to_numpy()
     key = request[row] * num_items + item
@@ -73,7 +81,7 @@ def join(config: Config, batches: Sequence[ImpressionBatch], events: Sequence[pa
     for name in config.objective_names:
         label = attributed.labels[name].astype(np.float32)
         impressions = impressions.append_column(label_name(name), pa.array(label, mask=np.isnan(label)))
-    return Joined(ImpressionBatch(batch.contexts, impressions), counts)
+    return Joined(ImpressionBatch(batch.contexts, impressions), counts, attributed.heard)
 
 
 def _first_of_each(whole: ImpressionBatch, key: np.ndarray) -> np.ndarray:

@@ -33,8 +33,8 @@ _INF = re.compile(rb"Inf(?=[\s,\]}])")
 def wanted_impression_fields(config: Config) -> Wanted:
     """The fields of a ranked-list record that the config names."""
     bias: Wanted = {feature.name: None for feature in config.side("bias")}
-    context: Wanted = {feature.name: None for feature in config.side("context")}
-    item: Wanted = {config.item_key: None, **{feature.name: None for feature in config.side("candidate")}}
+    context: Wanted = {feature.name: None for feature in config.logged("context")}
+    item: Wanted = {config.item_key: None, **{feature.name: None for feature in config.logged("candidate")}}
     inherited: Wanted = {name: None for name in bias if name != "position"}
     return {
         "request_id": None,

@@ -36,11 +36,11 @@ FILE_BITS = 44
 class LogBlock:
     """A piece of one file: bytes `start` to `stop`, or row groups `start` to `stop`.
 
-    `index` counts the blocks of a log, of which there are `count`; `first_order` is where the block's first byte or row
-    stands in the logs.
+    `log` is impressions, feedback, or the `table_log` of a table. `index` counts the blocks of a log, of which there
+    are `count`; `first_order` is where the block's first byte or row stands in the logs.
     """
 
-    log: Literal["impressions", "feedback"]
+    log: str
     index: int
     count: int
     path: str
@@ -50,7 +50,16 @@ class LogBlock:
     first_order: int
 
 
-def list_blocks(log: Literal["impressions", "feedback"], pattern: str) -> tuple[list[LogBlock], int]:
+def table_log(name: str) -> str:
+    """What stands for a table where logs are named: in blocks, counts and dead letters."""
+    return f"table-{name}"
+
+
+def _the(log: str) -> str:
+    return f"The table `{log.removeprefix('table-')}`" if log.startswith("table-") else f"The {log} log"
+
+
+def list_blocks(log: str, pattern: str) -> tuple[list[LogBlock], int]:
     """Finds the files of a log and cuts them.
 
     Returns:
@@ -65,7 +74,7 @@ def list_blocks(log: Literal["impressions", "feedback"], pattern: str) -> tuple[
         kind = next((kind for ending, kind in EXTENSIONS.items() if path.endswith(ending)), None)
         if kind is None:
             raise InputError(
-                f"The {log} log must be JSON lines or Parquet; allowed endings: {', '.join(EXTENSIONS)}. "
+                f"{_the(log)} must be JSON lines or Parquet; allowed endings: {', '.join(EXTENSIONS)}. "
                 f"Received: {path!r}."
             )
         first = number << FILE_BITS
@@ -91,10 +100,10 @@ def _matches(log: str, pattern: str) -> list[tuple[str, int]]:
     except Exception as error:  # each file system raises types of its own
         reason = " ".join(str(error).split())
         raise InputError(
-            f"The {log} log must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."
+            f"{_the(log)} must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."
         ) from None
     if not found:
-        raise InputError(f"The {log} log must be a path or glob that matches at least one file. Received: {pattern!r}.")
+        raise InputError(f"{_the(log)} must be a path or glob that matches at least one file. Received: {pattern!r}.")
     return sorted((entry.path, entry.size_in_bytes) for entry in found)
 
 
@@ -138,9 +147,9 @@ def _decompressed(block: LogBlock, file: Any) -> Iterator[bytes]:
                 else:
                     started = True
     except zlib.error as error:
-        raise InputError(f"The {block.log} log must be whole gzip files ({error}). Received: {block.path!r}.") from None
+        raise InputError(f"{_the(block.log)} must be whole gzip files ({error}). Received: {block.path!r}.") from None
     if started:
-        raise InputError(f"The {block.log} log must be whole gzip files (cut short). Received: {block.path!r}.")
+        raise InputError(f"{_the(block.log)} must be whole gzip files (cut short). Received: {block.path!r}.")
 
 
 def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -44,8 +44,8 @@ class DeadLetters:
     lines: bytes
 
 
-class _ReadLog(beam.DoFn):
-    """What the readers of both logs share: opening blocks, setting bad records apart, counting."""
+class ReadLog(beam.DoFn):
+    """What the readers of logs and tables share: opening blocks, setting bad records apart, counting."""
 
     def __init__(self, config: Config, num_buckets: int, shuffle: Shuffle):
         self._config = config
@@ -129,14 +129,14 @@ class _ReadLog(beam.DoFn):
         """These rows of a batch, as the join takes them."""
 
 
-class ReadImpressions(_ReadLog):
+class ReadImpressions(ReadLog):
     """LogBlock -> (bucket, payload of an impression batch); tags: dead letters, counts."""
 
     def _wanted(self) -> Wanted:
         return wanted_impression_fields(self._config)
 
     def _parquet_columns(self) -> list[str]:
-        features = [feature.name for feature in self._config.features]
+        features = [feature.name for feature in self._config.features if feature.is_logged]
         own = ["request_id", "timestamp", "context", "impressions", "position", self._config.item_key]
         return own + features
 
@@ -168,7 +168,7 @@ class ReadImpressions(_ReadLog):
         return batch.take(rows).to_bytes()
 
 
-class ReadFeedback(_ReadLog):
+class ReadFeedback(ReadLog):
     """LogBlock -> (bucket, payload of a feedback table); tags: dead letters, counts."""
 
     def _wanted(self) -> Wanted:

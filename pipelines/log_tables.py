@@ -44,7 +44,7 @@ def nested_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tu
     Returns:
       The records that are right in every part, and a mask [R] of the others.
     """
-    columns = _Columns(table)
+    columns = Columns(table)
     right = np.ones(table.num_rows, bool)
     context = columns.get("context")
     right &= _there(context)
@@ -72,7 +72,7 @@ def nested_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tu
 
 def flat_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tuple[ImpressionBatch, np.ndarray]:
     """Reads a flat table, one row an impression; arguments and results as for `nested_impressions`."""
-    columns = _Columns(table)
+    columns = Columns(table)
     right = np.ones(table.num_rows, bool)
     contexts = _contexts(config, columns, columns, order, right)
     # A request's rows follow one another, as a rule: its context is kept once for each run of equal rows.
@@ -93,7 +93,7 @@ def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int
       The events that are right and that an objective of the config is labelled from; a mask of the records that are
       not certainly right; the number of events that no objective names.
     """
-    columns = _Columns(table)
+    columns = Columns(table)
     event, known = categories(columns.get("event"))
     known = known & _mask(event.is_valid()) & is_text(columns.get("event").type)
     wanted = sorted({objective.event for objective in config.objectives})
@@ -121,13 +121,14 @@ def batch_of_rows(config: Config, requests: list[tuple[dict[str, Any], list[dict
     )
 
 
-class _Columns:
+class Columns:
     """The columns of a table by name; a column that is not there is all null."""
 
     def __init__(self, table: pa.Table):
         self._table = table
 
     def get(self, name: str) -> pa.Array:
+        """One column, whole."""
         if name not in self._table.column_names:
             return pa.nulls(self._table.num_rows)
         column = self._table[name].combine_chunks()
@@ -148,13 +149,13 @@ class _Struct:
 
 
 def _contexts(
-    config: Config, columns: _Columns, context: _Columns | _Struct, order: np.ndarray, right: np.ndarray
+    config: Config, columns: Columns, context: Columns | _Struct, order: np.ndarray, right: np.ndarray
 ) -> pa.Table:
     request, request_right = identifiers(columns.get("request_id"))
     time, time_right = timestamps(columns.get("timestamp"))
     right &= request_right & time_right
     arrays = [request, time, pa.array(order)]
-    for feature in config.side("context"):
+    for feature in config.logged("context"):
         column, column_right = check_feature(config, feature, context.get(feature.name))
         right &= column_right
         arrays.append(column)
@@ -163,9 +164,9 @@ def _contexts(
 
 def _impressions(
     config: Config,
-    impression: _Columns | _Struct,
-    item: _Columns | _Struct,
-    context: _Columns | _Struct,
+    impression: Columns | _Struct,
+    item: Columns | _Struct,
+    context: Columns | _Struct,
     row: np.ndarray,
     index: np.ndarray,
     right: np.ndarray,
@@ -174,7 +175,7 @@ def _impressions(
     position, position_right = integers(impression.get("position"), 1, None)
     right &= key_right & position_right
     arrays = {"_row": pa.array(row), "_item": key, "_position": position, "_index": pa.array(index)}
-    for feature in config.side("candidate"):
+    for feature in config.logged("candidate"):
         arrays[feature.name], column_right = check_feature(config, feature, item.get(feature.name))
         right &= column_right
     for feature in config.side("bias"):

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.example_encoding import encode_examples
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID, TIMESTAMP_MICROS, example_layout
-from pipelines.batches import ImpressionBatch
+from pipelines.batches import ImpressionBatch, ranks
 from pipelines.joining import NO_POSITION
 from pipelines.tfrecords import tfrecord_gzip
 
@@ -27,7 +26,7 @@ def in_time_order(batches: Sequence[ImpressionBatch]) -> ImpressionBatch:
             batch.impressions["_index"].to_numpy(),
             batch.contexts["_order"].to_numpy()[row],
             batch.impressions["_position"].fill_null(NO_POSITION).to_numpy(),
-            _rank(batch.contexts["_request"])[row],
+            ranks(batch.contexts["_request"])[row],
             batch.contexts["_time"].to_numpy()[row],
         )
     )
@@ -61,11 +60,3 @@ def part_bytes(config: Config, batch: ImpressionBatch) -> bytes:
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     whole = column.combine_chunks()
     return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
-
-
-def _rank(strings: pa.ChunkedArray) -> np.ndarray:
-    """Each string's place among the distinct ones in order of their bytes."""
-    encoded = _whole(strings).dictionary_encode()
-    ranks = np.empty(len(encoded.dictionary), np.int64)
-    ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
-    return ranks[encoded.indices.to_numpy(zero_copy_only=False)]

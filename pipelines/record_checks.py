@@ -39,12 +39,12 @@ def check_request(config: Config, record: Any) -> CheckedRequest:
     Raises:
       BadRecord: nothing of the record can be used.
     """
-    record = _object(record, "record")
-    request = _identifier(record, "request_id")
+    record = record_object(record, "record")
+    request = identifier(record, "request_id")
     micros = timestamp_micros(record.get("timestamp"))
     if record.get("context") is None:
         raise BadRecord("context: missing")
-    context = _object(record["context"], "context")
+    context = record_object(record["context"], "context")
     listed = record.get("impressions")
     if listed is None:
         raise BadRecord("impressions: missing")
@@ -53,7 +53,7 @@ def check_request(config: Config, record: Any) -> CheckedRequest:
     if not listed:
         raise BadRecord("impressions: must not be empty")
     row = {"_request": request, "_time": micros}
-    for feature in config.side("context"):
+    for feature in config.logged("context"):
         row[feature.name] = feature_value(config, feature, context.get(feature.name))
     checked = CheckedRequest(row, [], [])
     for index, impression in enumerate(listed):
@@ -84,15 +84,15 @@ def check_impression_row(config: Config, row: Mapping[str, Any]) -> CheckedReque
 
 
 def _impression(config: Config, context: Mapping[str, Any], impression: Any) -> dict[str, Any]:
-    impression = _object(impression, "impression")
+    impression = record_object(impression, "impression")
     if impression.get("item") is None:
         raise BadRecord("item: missing")
-    item = _object(impression["item"], "item")
+    item = record_object(impression["item"], "item")
     row = {
-        "_item": _identifier(item, config.item_key),
+        "_item": identifier(item, config.item_key),
         "_position": _integer(impression.get("position"), "position", 1, None),
     }
-    for feature in config.side("candidate"):
+    for feature in config.logged("candidate"):
         row[feature.name] = feature_value(config, feature, item.get(feature.name))
     for feature in config.side("bias"):
         value = impression.get(feature.name)
@@ -108,7 +108,7 @@ def check_event(config: Config, record: Any) -> dict[str, Any] | None:
     Raises:
       BadRecord: the record cannot be used.
     """
-    record = _object(record, "record")
+    record = record_object(record, "record")
     event = record.get("event")
     if event is None:
         raise BadRecord("event: missing")
@@ -117,8 +117,8 @@ def check_event(config: Config, record: Any) -> dict[str, Any] | None:
     if all(objective.event != event for objective in config.objectives):
         return None
     row: dict[str, Any] = {
-        "_request": _identifier(record, "request_id"),
-        "_item": _identifier(record, "item_id"),
+        "_request": identifier(record, "request_id"),
+        "_item": identifier(record, "item_id"),
         "_event": event,
     }
     row["_time"] = timestamp_micros(record.get("timestamp"))
@@ -178,18 +178,18 @@ def feature_value(config: Config, feature: Any, value: Any) -> Any:
     return _elements(value, name, lambda element: _category(element, name))[-feature.max_length :]
 
 
-def timestamp_micros(value: Any) -> int:
-    """UTC seconds to integer microseconds, rounded half to even.
+def timestamp_micros(value: Any, name: str = "timestamp") -> int:
+    """UTC seconds, of the field called `name`, to integer microseconds, rounded half to even.
 
     Raises:
       BadRecord: missing, not a number, or not in this century.
     """
     if value is None:
-        raise BadRecord("timestamp: missing")
+        raise BadRecord(f"{name}: missing")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRecord("timestamp: must be a number of seconds")
+        raise BadRecord(f"{name}: must be a number of seconds")
     if not EARLIEST_SECONDS <= value < LATEST_SECONDS:
-        raise BadRecord("timestamp: must be UTC seconds from the year 2000 to 2099")
+        raise BadRecord(f"{name}: must be UTC seconds from the year 2000 to 2099")
     return round(float(value) * 1e6)
 
 
@@ -199,13 +199,23 @@ def _elements(values: list[Any], name: str, check: Callable[[Any], Any]) -> list
     return [check(value) for value in values]
 
 
-def _object(value: Any, name: str) -> Mapping[str, Any]:
+def record_object(value: Any, name: str) -> Mapping[str, Any]:
+    """An object of a record, called `name`.
+
+    Raises:
+      BadRecord: it is something else.
+    """
     if not isinstance(value, dict):
         raise BadRecord(f"{name}: must be an object")
     return value
 
 
-def _identifier(record: Mapping[str, Any], name: str) -> str:
+def identifier(record: Mapping[str, Any], name: str) -> str:
+    """A category that must be there and not be empty.
+
+    Raises:
+      BadRecord: it is missing or of another type.
+    """
     value = record.get(name)
     if value is None or value == "":
         raise BadRecord(f"{name}: missing")

@@ -7,9 +7,12 @@ from collections import Counter
 from typing import Any
 
 from mmoe_ranker.config import Config
+from mmoe_ranker.config_features import Feature
 from mmoe_ranker.errors import InputError
 from pipelines.example_reports import PartReport, Report
+from pipelines.log_blocks import table_log
 from pipelines.output_folder import FORMAT
+from pipelines.own_histories import histories, history_keys
 from pipelines.splits import SPLITS, Plan
 
 Counts = Counter[tuple[str, ...]]
@@ -36,6 +39,7 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
         )
     for feature in config.features:
         if report.missing[feature.name] == examples:
+            _refuse_missing_asof(feature, counts, examples)
             where = {"context": "context", "candidate": "impressions[].item", "bias": "impressions[] or context"}
             place = "impressions[]" if feature.name == "position" else where[feature.side]
             raise InputError(
@@ -47,6 +51,24 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
         raise InputError(
             "The `split` of the config must leave impressions for training. "
             f"Received: {received}, all {examples} impressions in validation or test."
+        )
+
+
+def _refuse_missing_asof(feature: Feature, counts: Counts, examples: int) -> None:
+    if feature.table is not None:
+        log = table_log(feature.table)
+        why = f"{counts[log, 'rows']} rows, of which one held for {counts[log, 'hits']} impressions"
+        refused = _reasons(counts, log)
+        raise InputError(
+            f"The feature `{feature.name}` must have a value in column `{feature.column or feature.name}` of the table "
+            f"`{feature.table}`, in at least one row that held when its key was shown. Received: {why}"
+            + (f", refused: {refused}." if refused else ".")
+        )
+    if feature.kind == "sequence" and feature.history is not None:
+        raise InputError(
+            f"The feature `{feature.name}` must be the history of known users: `{feature.history.by}` must stand in at "
+            "least one record of the impressions log, in context. "
+            f"Received: none in {examples} impressions."
         )
 
 
@@ -63,6 +85,12 @@ def summarise(
         "sampling": config.sampling.model_dump(mode="json") if config.sampling is not None else None,
         "impressions": _impression_counts(counts, everything),
         "feedback": _feedback_counts(config, counts),
+        "tables": {table.name: _table_counts(counts, table_log(table.name)) for table in config.tables},
+        "histories": {
+            feature.name: {how: counts["histories", feature.name, how] for how in ("events", "empty")}
+            for key in history_keys(config)
+            for feature in histories(config, key)
+        },
         "missing": {feature.name: report.missing[feature.name] for feature in config.features},
         "vocabularies": vocabularies,
         "split": _how_split(config, counts),
@@ -114,6 +142,23 @@ def _feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
         # Events after the window of one objective may lie inside another's, and are late only for the one.
         "outside_window": {o.name: counts["feedback", "outside_window", o.name] for o in windowed},
         "reconciled": read == sum(total.values()) + ignored + sum(dead.values()),
+    }
+
+
+def _table_counts(counts: Counts, log: str) -> dict[str, Any]:
+    dead = _reasons(counts, log)
+    read, rows, duplicates = counts[log, "records"], counts[log, "rows"], counts[log, "duplicates"]
+    return {
+        "read": read,
+        "rows": rows,
+        # Of rows of one key and time the last one stays.
+        "duplicates": duplicates,
+        "dead_letters": sum(dead.values()),
+        "dead_letters_by_reason": dead,
+        # Impressions that a row held for, and others.
+        "hits": counts[log, "hits"],
+        "misses": counts[log, "misses"],
+        "reconciled": read == rows + duplicates + sum(dead.values()),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmoe_ranker.cli.options import FOLDER, config_option, set_option
+from mmoe_ranker.cli.options import FOLDER, config_option, globs_by_table, set_option, table_option
 from mmoe_ranker.cli.terminal import elapsed
 from mmoe_ranker.config_loading import load_config
 
@@ -45,18 +45,25 @@ def convert(data: Path, out: Path) -> None:
 @config_option
 @click.option("--impressions", required=True, metavar="GLOB", help="Ranked-list logs: JSON lines or Parquet.")
 @click.option("--feedback", required=True, metavar="GLOB", help="Feedback logs: JSON lines or Parquet.")
+@table_option
 @click.option("--out", required=True, metavar="DIR", help="Folder of examples to write.")
 @set_option
 @click.pass_context
 def examples(
-    context: click.Context, config_path: str, impressions: str, feedback: str, out: str, overrides: tuple[str, ...]
+    context: click.Context,
+    config_path: str,
+    impressions: str,
+    feedback: str,
+    tables: tuple[str, ...],
+    out: str,
+    overrides: tuple[str, ...],
 ) -> None:
     """Join the logs into tf.Examples with Beam; takes every Beam option, such as --runner DataflowRunner."""
     config = load_config(config_path, overrides)
     from pipelines.impressions import run
 
     with elapsed("examples"):
-        summary = run(config, impressions, feedback, out, context.args)
+        summary = run(config, impressions, feedback, out, context.args, globs_by_table(tables))
     for split, counts in summary["splits"].items():
         click.echo(f"{split}: {counts['examples']:,} examples")
     click.echo(f"Wrote {out}; what was read, joined and set aside is in {out}/summary.json.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALU
 json_option = click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it here too."
 )
+table_option = click.option(
+    "--table", "tables", multiple=True, metavar="NAME=GLOB", help="A table of the config: JSON lines or Parquet."
+)
+
+
+def globs_by_table(tables: Sequence[str]) -> dict[str, str]:
+    """The globs that `--table` gives, by the name of the table.
+
+    Raises:
+      InputError: one is not NAME=GLOB, or of a name that was given before.
+    """
+    globs: dict[str, str] = {}
+    for table in tables:
+        name, equals, glob = table.partition("=")
+        if not name or not equals or not glob or name in globs:
+            raise InputError(f"`--table` must read NAME=GLOB, each name once. Received: {table!r}.")
+        globs[name] = glob
+    return globs
 
 
 def check_json_path(path: Path | None) -> None:
