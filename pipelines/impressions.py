@@ -31,7 +31,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config
 from mmoe_ranker.errors import InputError
-from pipelines.asof import JoinAsOf, asof_keys, events_tag
+from pipelines.asof import JoinAsOf, events_tag
+from pipelines.asof_questions import asof_keys
 from pipelines.batches import ImpressionBatch, rows_by_key, table_from_bytes
 from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
 from pipelines.joining import join
@@ -45,6 +46,7 @@ from pipelines.sampling import sample_negatives
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, hashed_split, plan_parts
 from pipelines.summary import check_usable, summarise
+from pipelines.table_reading import table_globs
 
 _TOTALS = ".totals"
 _SHUFFLE = ".shuffle"
@@ -289,7 +291,7 @@ def run(
         raise InputError(f"The option --num_shards must be at least 1. Received: {num_shards}.")
     runner = runner_for(options)
     check_replaceable(out)
-    globs = {"impressions": impressions, "feedback": feedback, **_table_globs(config, tables or {})}
+    globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
     listed = {log: list_blocks(log, pattern) for log, pattern in globs.items()}
     num_buckets = num_shards or max(2, -(-sum(size for _, size in listed.values()) // _BUCKET_BYTES))
     with writing_beside(out) as folder:
@@ -310,16 +312,6 @@ def run(
         if shared is not None:
             shutil.rmtree(shared)
         return _finish(config, impressions, folder)
-
-
-def _table_globs(config: Config, tables: Mapping[str, str]) -> dict[str, str]:
-    names = [table.name for table in config.tables]
-    if set(names) != set(tables):
-        raise InputError(
-            "Files must be given for each table of the config, as `--table NAME=GLOB`, and for no other; "
-            f"configured: {', '.join(names) or 'none'}. Received: {', '.join(tables) or 'none'}."
-        )
-    return {table_log(name): tables[name] for name in names}
 
 
 def _create(pipeline: beam.Pipeline, name: str, blocks: list[LogBlock]) -> beam.PCollection:

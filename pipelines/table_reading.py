@@ -6,7 +6,7 @@ and the columns that features of the config take; a row of which any of these is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import Feature
 from mmoe_ranker.config_tables import Table
+from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import feature_field
 from pipelines.batches import table_to_bytes
 from pipelines.canonical_columns import Checked, arrow_type, check_feature, identifiers, integers, timestamps
 from pipelines.json_lines import Wanted
-from pipelines.log_blocks import LogBlock
+from pipelines.log_blocks import LogBlock, table_log
 from pipelines.log_reading import ReadLog
 from pipelines.log_tables import Columns
 from pipelines.record_checks import BadRecord, feature_value, identifier, record_object, timestamp_micros
@@ -28,6 +29,25 @@ from pipelines.shuffle import Shuffle
 
 ALWAYS = 0
 """The time of a row of a table without times: before all requests."""
+
+
+def table_globs(config: Config, tables: Mapping[str, str]) -> dict[str, str]:
+    """The globs of all tables by their `table_log`.
+
+    Args:
+      config: names the tables.
+      tables: a glob for each by its name.
+
+    Raises:
+      InputError: a table is left out, or the config has none of that name.
+    """
+    names = [table.name for table in config.tables]
+    if set(names) != set(tables):
+        raise InputError(
+            "Files must be given for each table of the config, as `--table NAME=GLOB`, and for no other; "
+            f"configured: {', '.join(names) or 'none'}. Received: {', '.join(tables) or 'none'}."
+        )
+    return {table_log(name): tables[name] for name in names}
 
 
 def table_features(config: Config, table: str) -> tuple[Feature, ...]:
