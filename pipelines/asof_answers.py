@@ -16,29 +16,36 @@ from pipelines.asof_questions import QUESTIONS, answers_schema, hit_name, questi
 from pipelines.batches import table_from_bytes, table_to_bytes
 from pipelines.log_blocks import table_log
 from pipelines.log_reading import COUNTS
-from pipelines.own_histories import EVENTS, EVENTS_SCHEMA, OwnHistory, histories
-from pipelines.table_reading import ROWS, table_features, table_schema
+from pipelines.own_histories import EVENTS_SCHEMA, OwnHistory, histories
+from pipelines.shuffle import Payload, Shuffle
+from pipelines.table_reading import table_features, table_schema
 from pipelines.timelines import Timeline
+
+EVENTS = "events"
 
 
 class AnswerAsOf(beam.DoFn):
-    """(bucket, rows, events and questions of its keys) -> (batch's name, (key, answers)); tag: counts."""
+    """(bucket, its values, each with its source) -> (batch's name, (key, payload of answers)); tag: counts.
 
-    def __init__(self, config: Config, key: str):
+    A source is the `table_log` of a table, with payloads of its rows; `EVENTS`, likewise; or `QUESTIONS`, of which each
+    value is a batch's name and a payload.
+    """
+
+    def __init__(self, config: Config, key: str, shuffle: Shuffle):
         self._config = config
         self._key = key
+        self._shuffle = shuffle
 
-    def process(self, element: tuple[int, Iterable[tuple[str, Any, bytes]]]) -> Iterator[Any]:
+    def process(self, element: tuple[int, Iterable[tuple[str, Any]]]) -> Iterator[Any]:
         """Answers one bucket; its values are walked through twice."""
         _, values = element
-        rows, events = defaultdict(list), []
-        for kind, name, payload in values:
-            if kind == ROWS:
-                rows[name].append(table_from_bytes(payload))
-            elif kind == EVENTS:
-                events.append(table_from_bytes(payload))
-        tables = [TableRows(self._config, t, rows[t.name]) for t in self._config.tables if t.key == self._key]
-        known = pa.concat_tables([EVENTS_SCHEMA.empty_table(), *events])
+        read = defaultdict(list)
+        for source, value in values:
+            if source != QUESTIONS:
+                read[source].append(table_from_bytes(self._shuffle.get(value)))
+        mine = [table for table in self._config.tables if table.key == self._key]
+        tables = [TableRows(self._config, table, read[table_log(table.name)]) for table in mine]
+        known = pa.concat_tables([EVENTS_SCHEMA.empty_table(), *read[EVENTS]])
         lists = {one.name: OwnHistory(self._config, one, known) for one in histories(self._config, self._key)}
         counts: Counter[tuple[str, ...]] = Counter()
         for one in tables:
@@ -50,10 +57,11 @@ class AnswerAsOf(beam.DoFn):
         step = questions_at_once(self._config, self._key)
         held: list[tuple[Any, pa.Table]] = []
         size = 0
-        for kind, name, payload in values:
-            if kind != QUESTIONS:
+        for source, value in values:
+            if source != QUESTIONS:
                 continue
-            held.append((name, table_from_bytes(payload)))
+            name, payload = value
+            held.append((name, table_from_bytes(self._shuffle.get(payload))))
             size += held[-1][1].num_rows
             if size >= step:
                 yield from self._answers(tables, lists, held)
@@ -63,7 +71,7 @@ class AnswerAsOf(beam.DoFn):
 
     def _answers(
         self, tables: list[TableRows], lists: dict[str, OwnHistory], held: list[tuple[Any, pa.Table]]
-    ) -> Iterator[tuple[Any, tuple[str, bytes]]]:
+    ) -> Iterator[tuple[Any, tuple[str, Payload]]]:
         questions = pa.concat_tables([asked for _, asked in held]).combine_chunks()
         keys, times = questions["_key"].combine_chunks(), questions["_time"].to_numpy()
         columns = {"_row": questions["_row"]}
@@ -73,7 +81,7 @@ class AnswerAsOf(beam.DoFn):
         schema = answers_schema(self._config, self._key)
         answers, start = pa.table([columns[name] for name in schema.names], schema), 0
         for name, asked in held:
-            yield name, (self._key, table_to_bytes(answers.slice(start, asked.num_rows)))
+            yield name, (self._key, self._shuffle.put(table_to_bytes(answers.slice(start, asked.num_rows))))
             start += asked.num_rows
 
 

@@ -26,6 +26,7 @@ from pipelines.canonical_columns import arrow_type
 from pipelines.log_blocks import table_log
 from pipelines.log_reading import COUNTS
 from pipelines.own_histories import histories, history_keys, key_strings
+from pipelines.shuffle import Payload, Shuffle
 from pipelines.table_reading import table_features
 
 QUESTIONS = "questions"
@@ -70,17 +71,18 @@ def questions_at_once(config: Config, key: str) -> int:
 
 
 class AskAsOf(beam.DoFn):
-    """Joined batch -> (its name, the batch); a tag a key: (bucket, (`QUESTIONS`, name, questions))."""
+    """Payload of a joined batch -> (its name, payload); by `questions_tag` of each key: (bucket, (name, payload))."""
 
-    def __init__(self, config: Config, num_buckets: int):
+    def __init__(self, config: Config, num_buckets: int, shuffle: Shuffle):
         self._config = config
         self._num_buckets = num_buckets
+        self._shuffle = shuffle
 
-    def process(self, streams: tuple[bytes, bytes]) -> Iterator[Any]:
+    def process(self, payload: Payload) -> Iterator[Any]:
         """Asks for one batch, which is called after its first impression."""
-        batch = _ordered(ImpressionBatch.from_bytes(streams))
+        batch = _ordered(ImpressionBatch.from_bytes(self._shuffle.get(payload)))
         name = batch.contexts["_request"][0].as_py(), batch.impressions["_item"][0].as_py()
-        yield name, batch.to_bytes()
+        yield name, self._shuffle.put(batch.to_bytes())
         row = pa.array(batch.impressions["_row"].to_numpy())
         for key in asof_keys(self._config):
             if _is_of_contexts(self._config, key):
@@ -93,28 +95,27 @@ class AskAsOf(beam.DoFn):
             step = questions_at_once(self._config, key)
             for bucket, rows in rows_by_key(bucket_of(asked["_key"], self._num_buckets)):
                 for start in range(0, len(rows), step):
-                    questions = asked.take(pa.array(rows[start : start + step]))
-                    yield beam.pvalue.TaggedOutput(
-                        questions_tag(key), (bucket, (QUESTIONS, name, table_to_bytes(questions)))
-                    )
+                    questions = self._shuffle.put(table_to_bytes(asked.take(pa.array(rows[start : start + step]))))
+                    yield beam.pvalue.TaggedOutput(questions_tag(key), (bucket, (name, questions)))
 
 
 class AttachAnswers(beam.DoFn):
-    """(name, the batch and its answers) -> the batch with all features; tag: counts, of impressions."""
+    """(name, payloads of the batch and its answers) -> payload of the batch with all features; tag: counts."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shuffle: Shuffle):
         self._config = config
+        self._shuffle = shuffle
 
     def process(self, element: tuple[Any, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         """Puts one batch together."""
         _, values = element
-        (streams,) = values["batches"]
-        batch = ImpressionBatch.from_bytes(streams)
+        (whole,) = values["batches"]
+        batch = ImpressionBatch.from_bytes(self._shuffle.get(whole))
         contexts, impressions = batch.contexts, batch.impressions
         shown = np.bincount(impressions["_row"].to_numpy(), minlength=contexts.num_rows)
         given = defaultdict(list)
         for key, payload in values["answers"]:
-            given[key].append(table_from_bytes(payload))
+            given[key].append(table_from_bytes(self._shuffle.get(payload)))
         counts: Counter[tuple[str, ...]] = Counter()
         for key in asof_keys(self._config):
             answers = pa.concat_tables([answers_schema(self._config, key).empty_table(), *given[key]])
@@ -130,7 +131,7 @@ class AttachAnswers(beam.DoFn):
             table.drop_columns([name for name in hits if name in table.column_names])
             for table in (contexts, impressions)
         )
-        yield ImpressionBatch(contexts, impressions).to_bytes()
+        yield self._shuffle.put(ImpressionBatch(contexts, impressions).to_bytes())
 
 
 def _with_answers(table: pa.Table, answers: pa.Table) -> pa.Table:

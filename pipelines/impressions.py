@@ -188,8 +188,8 @@ class _Join(beam.DoFn):
             return
         yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of_batch(self._config, joined.batch))
         for key in history_keys(self._config):
-            for bucket, events in own_events(self._config, key, joined, self._num_key_buckets):
-                yield beam.pvalue.TaggedOutput(events_tag(key), (bucket, self._shuffle.put(events)))
+            for bucket, own in own_events(self._config, key, joined, self._num_key_buckets):
+                yield beam.pvalue.TaggedOutput(events_tag(key), (bucket, self._shuffle.put(own)))
         yield self._shuffle.put(joined.batch.to_bytes())
 
 

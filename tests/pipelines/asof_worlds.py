@@ -13,14 +13,16 @@ import apache_beam as beam
 import pyarrow as pa
 
 from mmoe_ranker.config import Config
-from pipelines.asof_answers import AnswerAsOf
-from pipelines.asof_questions import AskAsOf, AttachAnswers, asof_keys, questions_tag
+from pipelines.asof_answers import EVENTS, AnswerAsOf
+from pipelines.asof_questions import QUESTIONS, AskAsOf, AttachAnswers, asof_keys, questions_tag
 from pipelines.batches import FEEDBACK_SCHEMA, ImpressionBatch, bucket_of, rows_by_key, table_to_bytes
 from pipelines.joining import join
+from pipelines.log_blocks import table_log
 from pipelines.log_tables import batch_of_rows
 from pipelines.own_histories import history_keys, own_events
 from pipelines.record_checks import check_event, check_request, timestamp_micros
-from pipelines.table_reading import ALWAYS, ROWS, table_features, table_schema
+from pipelines.shuffle import Shuffle
+from pipelines.table_reading import ALWAYS, table_features, table_schema
 
 Record = dict[str, Any]
 Features = dict[tuple[str, str], Record]
@@ -67,11 +69,11 @@ def joined_as_of(
     for one in joined:
         for key in history_keys(config):
             for bucket, events in own_events(config, key, one, num_buckets):
-                by_key[key][bucket].append(events)
-        for output in AskAsOf(config, num_buckets).process(one.batch.to_bytes()):
+                by_key[key][bucket].append((EVENTS, events))
+        for output in AskAsOf(config, num_buckets, Shuffle()).process(one.batch.to_bytes()):
             if isinstance(output, beam.pvalue.TaggedOutput):
                 key = next(key for key in asof_keys(config) if output.tag == questions_tag(key))
-                by_key[key][output.value[0]].append(output.value[1])
+                by_key[key][output.value[0]].append((QUESTIONS, output.value[1]))
             else:
                 batches[output[0]] = output[1]
     for table in config.tables:
@@ -79,12 +81,12 @@ def joined_as_of(
         for bucket, places in rows_by_key(bucket_of(rows["_key"], num_buckets)):
             for place in chance.sample(places.tolist(), len(places)):
                 payload = table_to_bytes(rows.take(pa.array([place])))
-                by_key[table.key][bucket].append((ROWS, table.name, payload))
+                by_key[table.key][bucket].append((table_log(table.name), payload))
     counts: Counter = Counter()
     answers: dict[Any, list] = defaultdict(list)
     for key, buckets in by_key.items():
         for bucket, values in buckets.items():
-            for output in AnswerAsOf(config, key).process((bucket, chance.sample(values, len(values)))):
+            for output in AnswerAsOf(config, key, Shuffle()).process((bucket, chance.sample(values, len(values)))):
                 if isinstance(output, beam.pvalue.TaggedOutput):
                     counts.update(output.value)
                 else:
@@ -92,7 +94,7 @@ def joined_as_of(
     result = []
     for name, streams in batches.items():
         grouped = {"batches": [streams], "answers": chance.sample(answers[name], len(answers[name]))}
-        for output in AttachAnswers(config).process((name, grouped)):
+        for output in AttachAnswers(config, Shuffle()).process((name, grouped)):
             if isinstance(output, beam.pvalue.TaggedOutput):
                 counts.update(output.value)
             else:
