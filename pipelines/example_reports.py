@@ -21,6 +21,7 @@ from mmoe_ranker.examples import label_name
 from mmoe_ranker.statistics import LabelStatistics, NumericStatistics, Statistics
 from pipelines.batches import ImpressionBatch
 from pipelines.splits import Part
+from pipelines.value_counts import CategoryCounts, NumberCounts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +92,12 @@ class PartReport:
 class Report:
     """Of any number of parts, by part; counts of vocabulary values and of missing features over all of them.
 
-    `histograms` count the values of numeric features with quantiles, each value rounded as `_rounded` does.
+    `numbers` are those of numeric features with quantiles.
     """
 
     parts: dict[Part, PartReport]
-    vocabularies: dict[str, Counter[str]]
-    histograms: dict[str, Counter[float]]
+    vocabularies: dict[str, CategoryCounts]
+    numbers: dict[str, NumberCounts]
     missing: Counter[str]
 
 
@@ -106,21 +107,17 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
     columns = {name: batch.impressions[name] for name in batch.impressions.column_names}
     columns |= {feature.name: batch.contexts[feature.name].take(row) for feature in config.side("context")}
     training = part.split == "train"
-    numeric, vocabularies, histograms, missing = {}, {}, {}, Counter[str]()
+    numeric, vocabularies, numbers, missing = {}, {}, {}, Counter[str]()
     for feature in config.features:
         column = columns[feature.name]
         missing[feature.name] = column.null_count
         if training and feature.kind == "numeric":
             numeric[feature.name] = Moments.of(_transformed(column, feature.transform))
             if feature.quantiles is not None:
-                values, counts = np.unique(_rounded(column.drop_null()), return_counts=True)
-                histograms[feature.name] = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+                numbers[feature.name] = NumberCounts.of(column)
         elif training and getattr(feature, "vocabulary", None) == "auto":
             flat = pc.list_flatten(column) if feature.kind == "sequence" else column
-            counted = pc.value_counts(flat.combine_chunks()).to_pylist()
-            vocabularies[feature.name] = Counter(
-                {entry["values"]: entry["counts"] for entry in counted if entry["values"] is not None}
-            )
+            vocabularies[feature.name] = CategoryCounts.of(flat)
     labels, rates = {}, {}
     for objective in config.objectives:
         column = columns[label_name(objective.name)]
@@ -138,7 +135,7 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
         rates=rates,
         slices={names: _slice(config, names, columns) for names in slice_names(config)},
     )
-    return Report({part: one}, vocabularies, histograms, missing)
+    return Report({part: one}, vocabularies, numbers, missing)
 
 
 def slice_names(config: Config) -> tuple[tuple[str, ...], ...]:
@@ -169,23 +166,6 @@ def _transformed(column: pa.ChunkedArray, transform: str) -> np.ndarray:
     return np.log1p(values) if transform == "log1p" else values
 
 
-def _rounded(column: pa.ChunkedArray) -> np.ndarray:
-    """Values with 13 significant bits, towards 0: few enough to count, near enough (1 in 4096) for quantiles."""
-    bits = column.cast(pa.float32(), safe=False).to_numpy().view(np.uint32)
-    # Adding 0 makes one zero of two.
-    return (bits & np.uint32(0xFFFFF800)).view(np.float32) + np.float32(0.0)
-
-
-def _quantile_edges(histogram: Counter[float], buckets: int) -> tuple[float, ...]:
-    """The inner edges of buckets of equal counts; fewer where one value fills several buckets."""
-    values = sorted(histogram)
-    cumulative = np.cumsum([histogram[value] for value in values])
-    wanted = np.arange(1, buckets) * (cumulative[-1] / buckets) if len(values) else np.empty(0)
-    # Nothing lies below the least value; where it fills buckets of its own, the next one is the edge.
-    places = np.unique(np.maximum(np.searchsorted(cumulative, wanted, side="right"), 1))
-    return tuple(values[place] for place in places if place < len(values))
-
-
 def _negatives_kept(counts: Counter[tuple[str, ...]], name: str) -> float:
     negatives = counts["negatives", "all", name]
     return counts["negatives", "kept", name] / negatives if negatives else 1.0
@@ -202,10 +182,10 @@ class MergeReports(beam.CombineFn):
         """Adds one."""
         accumulator.parts.update(element.parts)
         accumulator.missing.update(element.missing)
-        for name, counts in element.vocabularies.items():
-            accumulator.vocabularies.setdefault(name, Counter()).update(counts)
-        for name, histogram in element.histograms.items():
-            accumulator.histograms.setdefault(name, Counter()).update(histogram)
+        for name, counted in element.vocabularies.items():
+            accumulator.vocabularies[name] = accumulator.vocabularies.get(name, CategoryCounts.none()).plus(counted)
+        for name, numbers in element.numbers.items():
+            accumulator.numbers[name] = accumulator.numbers.get(name, NumberCounts.none()).plus(numbers)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Report]) -> Report:
@@ -247,18 +227,11 @@ def training_statistics(
                 std=moments.std,
                 min=moments.min if some else 0.0,
                 max=moments.max if some else 0.0,
-                quantiles=_quantile_edges(report.histograms.get(feature.name, Counter()), feature.quantiles or 1),
+                quantiles=report.numbers.get(feature.name, NumberCounts.none()).edges(feature.quantiles or 1),
             )
         elif getattr(feature, "vocabulary", None) == "auto":
-            values = report.vocabularies.get(feature.name, Counter())
-            # A vocabulary file holds a value a line.
-            broken = {value for value in values if "\n" in value or "\r" in value}
-            least = feature.min_count  # type: ignore[union-attr]
-            kept = [item for item in values.items() if item[1] >= least and item[0] not in broken]
-            kept.sort(key=lambda item: (-item[1], item[0]))
-            vocabularies[feature.name] = tuple(value for value, _ in kept)
-            rare = len(values) - len(broken) - len(kept)
-            left_out[feature.name] = {"values": len(kept), "too_rare": rare, "with_newline": len(broken)}
+            counted = report.vocabularies.get(feature.name, CategoryCounts.none())
+            vocabularies[feature.name], left_out[feature.name] = counted.most_frequent(feature.min_count)  # type: ignore[union-attr]
     labels = {}
     for name in config.objective_names:
         moments = Moments.merge(one.labels[name] for one in parts)
