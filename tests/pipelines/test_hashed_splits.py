@@ -16,6 +16,8 @@ from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
 from pipelines.batches import bucket_of
 from pipelines.impressions import run
+from pipelines.joining import join
+from pipelines.log_tables import batch_of_rows
 from pipelines.splits import SPLITS, TimeHistogram, hashed_split, plan_parts
 from tests.configs import small_config
 from tests.pipelines.logs import random_logs, request, write_json
@@ -27,6 +29,19 @@ PINNED = [SPLITS[int(digit)] for digit in "002212211010"]
 
 def by_user(**split: float) -> Config:
     return parse_config(small_config() | {"split": {"by": "user_id", **split}})
+
+
+# UTC microseconds of the tests' first moment.
+EPOCH = 1_651_017_600_000_000
+
+
+def at(micros: int) -> str:
+    return f"2022-04-27T00:00:00.{micros:06d}Z"
+
+
+def split_of(value: str) -> str:
+    """By the shares .4, .3 and .3, of one value alone."""
+    return SPLITS[int(hashed_split(by_user(validation=0.3, test=0.3), contexts([value]))[0])]
 
 
 def contexts(users: list, kind: pa.DataType | None = None) -> pa.Table:
@@ -93,6 +108,66 @@ def test_parts_lie_inside_their_split_in_order_of_time(requests, shards, data):
         assert [part.index for part in mine] == list(range(len(mine)))
         assert {part.count for part in mine} <= {len(mine)}
         assert bool(mine) == any(one == split for one, _, _ in requests)
+
+
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "request": st.integers(0, 9),
+            # A request may be logged in several records, of several users even.
+            "user": st.none() | st.integers(0, 11).map(lambda number: f"u{number}"),
+            "time": st.integers(0, 30),
+            "items": st.lists(st.integers(0, 3).map(str), min_size=1, max_size=4, unique=True),
+        }
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(RECORDS, st.integers(1, 3), st.booleans())
+@settings(deadline=None)
+def test_joined_buckets_equal_the_naive_double(records, num_buckets, hashed):
+    config = by_user(validation=0.3, test=0.3)
+    if not hashed:
+        starts = {"validation_start": at(10), "test_start": at(20)}
+        config = parse_config(small_config() | {"split": starts})
+    rows = [
+        (
+            {"_request": f"r{one['request']}", "user_id": one["user"], "_time": EPOCH + one["time"], "_order": order},
+            [{"_item": item, "_index": index} for index, item in enumerate(one["items"])],
+        )
+        for order, one in enumerate(records)
+    ]
+    buckets: dict[int, list] = {}
+    for one, row in zip(records, rows, strict=True):
+        buckets.setdefault(one["request"] % num_buckets, []).append(row)
+    joined = [join(config, [batch_of_rows(config, mine)], []) for mine in buckets.values()]
+    merged = TimeHistogram.empty()
+    for one in joined:
+        merged = TimeHistogram.merge([merged, TimeHistogram.of_batch(config, one.batch)])
+    plan = plan_parts(config, None, merged)
+    found = {}
+    for one in joined:
+        of_context = one.batch.contexts.to_pylist()
+        places = plan.part_of(hashed_split(config, one.batch.contexts), one.batch.contexts["_time"].to_numpy())
+        for impression in one.batch.impressions.to_pylist():
+            key = of_context[impression["_row"]]["_request"], impression["_item"]
+            found[key] = plan.parts[places[impression["_row"]]].split
+
+    first: dict[tuple[str, str], dict] = {}
+    for context, impressions in sorted(rows, key=lambda row: (row[0]["_time"], row[0]["_order"])):
+        for impression in impressions:
+            first.setdefault((context["_request"], impression["_item"]), context)
+    expected = {}
+    for (request_id, item), context in first.items():
+        asked = min(other["_time"] for (another, _), other in first.items() if another == request_id) - EPOCH
+        by_time = SPLITS[(asked >= 10) + (asked >= 20)]
+        expected[request_id, item] = split_of(context["user_id"] or request_id) if hashed else by_time
+    assert found == expected
+    counted = {(context["_request"], expected[key]) for key, context in first.items()}
+    assert merged.requests.sum() == len(counted)
+    assert merged.impressions.sum() == len(first)
 
 
 def test_a_user_is_in_one_split_whatever_the_order_of_the_log(tmp_path: Path, monkeypatch):
