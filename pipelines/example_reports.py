@@ -103,24 +103,26 @@ class Report:
 
 def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
     """The report of one part's examples."""
-    row = batch.impressions["_row"]
-    columns = {name: batch.impressions[name] for name in batch.impressions.column_names}
-    columns |= {feature.name: batch.contexts[feature.name].take(row) for feature in config.side("context")}
+    impressions, contexts = batch.impressions, batch.contexts
+    # What a request says once counts for each of its impressions, without being copied to them.
+    shown = np.bincount(impressions["_row"].to_numpy(), minlength=contexts.num_rows)
+    once = np.ones(impressions.num_rows, np.int64)
     training = part.split == "train"
     numeric, vocabularies, numbers, missing = {}, {}, {}, Counter[str]()
     for feature in config.features:
-        column = columns[feature.name]
-        missing[feature.name] = column.null_count
+        column, times = (contexts, shown) if feature.side == "context" else (impressions, once)
+        column = column[feature.name]
+        missing[feature.name] = int(times[column.is_null().to_numpy()].sum())
         if training and feature.kind == "numeric":
-            numeric[feature.name] = Moments.of(_transformed(column, feature.transform))
+            values = _per_impression(batch, feature.name)
+            numeric[feature.name] = Moments.of(_transformed(values, feature.transform))
             if feature.quantiles is not None:
-                numbers[feature.name] = NumberCounts.of(column)
+                numbers[feature.name] = NumberCounts.of(values)
         elif training and getattr(feature, "vocabulary", None) == "auto":
-            flat = pc.list_flatten(column) if feature.kind == "sequence" else column
-            vocabularies[feature.name] = CategoryCounts.of(flat)
+            vocabularies[feature.name] = CategoryCounts.of(column, times)
     labels, rates = {}, {}
     for objective in config.objectives:
-        column = columns[label_name(objective.name)]
+        column = impressions[label_name(objective.name)]
         if training:
             labels[objective.name] = Moments.of(_transformed(column, getattr(objective, "transform", "none")))
         rates[objective.name] = (len(column) - column.null_count, pc.sum(column.cast(pa.float64())).as_py() or 0.0)
@@ -133,7 +135,7 @@ def report_part(config: Config, part: Part, batch: ImpressionBatch) -> Report:
         numeric=numeric,
         labels=labels,
         rates=rates,
-        slices={names: _slice(config, names, columns) for names in slice_names(config)},
+        slices={names: _slice(config, names, batch) for names in slice_names(config)},
     )
     return Report({part: one}, vocabularies, numbers, missing)
 
@@ -144,13 +146,19 @@ def slice_names(config: Config) -> tuple[tuple[str, ...], ...]:
     return (*((name,) for name in getattr(bias, "features", ())), *getattr(bias, "cross", ()))
 
 
+def _per_impression(batch: ImpressionBatch, name: str) -> pa.ChunkedArray:
+    if name in batch.impressions.column_names:
+        return batch.impressions[name]
+    return batch.contexts[name].take(batch.impressions["_row"])
+
+
 def _slice(
-    config: Config, names: tuple[str, ...], columns: dict[str, pa.ChunkedArray]
+    config: Config, names: tuple[str, ...], batch: ImpressionBatch
 ) -> dict[tuple[Any, ...], tuple[int, list[tuple[int, float]]]]:
     labels = [label_name(name) for name in config.objective_names]
-    table = pa.table({f"key{place}": columns[name] for place, name in enumerate(names)})
+    table = pa.table({f"key{place}": _per_impression(batch, name) for place, name in enumerate(names)})
     for label in labels:
-        table = table.append_column(label, columns[label].cast(pa.float64()))
+        table = table.append_column(label, batch.impressions[label].cast(pa.float64()))
     keys = [f"key{place}" for place in range(len(names))]
     sums = [(label, how) for label in labels for how in ("count", "sum")]
     grouped = table.group_by(keys, use_threads=False).aggregate([([], "count_all"), *sums])

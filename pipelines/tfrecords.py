@@ -10,18 +10,19 @@ matrix, and one pass over its columns, four bytes at a time, serves all rows.
 
 from __future__ import annotations
 
-import gzip
-import io
 from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from isal import isal_zlib
 
 _BINARY = pa.large_binary()
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
 _ROWS = 4096  # Rows a matrix: small enough to stay in the cache.
-_COMPRESSION = 1  # Examples repeat so much that higher levels cost twice the time for a few per cent of the size.
+# Of ISA-L's 0 to 3: as small as zlib's level 1 in a fifth of the time; level 3 takes three times as long for 1 % less.
+_COMPRESSION = 2
+_GZIP = 31  # Window of 2^15 bytes, and gzip's header, in which neither a name nor the time of writing stands.
 
 
 def tfrecord_gzip(records: Iterable[pa.Array]) -> bytes:
@@ -30,14 +31,9 @@ def tfrecord_gzip(records: Iterable[pa.Array]) -> bytes:
     Args:
       records: arrays of binary or large_binary without nulls.
     """
-    buffer = io.BytesIO()
-    # The time of writing and the file's name would make the bytes differ from run to run.
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=buffer, mtime=0) as file:
-        for array in records:
-            framed = frame(array)
-            if len(framed):
-                file.write(framed)
-    return buffer.getvalue()
+    compressor = isal_zlib.compressobj(_COMPRESSION, wbits=_GZIP)
+    pieces = [compressor.compress(frame(array)) for array in records]
+    return b"".join([*pieces, compressor.flush()])
 
 
 def frame(records: pa.Array) -> pa.Buffer | bytes:
@@ -84,7 +80,9 @@ def _crc32c_of_rows(data: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> 
     shortest, longest = int(lengths[0]), int(lengths[-1])
     # At least 4 bytes of room, because the starting value reaches before strings shorter than that.
     width = (longest + 3) // 4 * 4 + 4
-    matrix = np.lib.stride_tricks.sliding_window_view(data, width)[ends - width]
+    # Windows as values of `width` bytes, because those are copied whole, not byte by byte.
+    windows = np.ndarray(len(data) - width + 1, f"V{width}", data, strides=(1,))
+    matrix = windows[ends - width].view(np.uint8).reshape(-1, width)
     # What stands before a string in memory is no part of it; within the shortest length there is nothing to clear.
     margin = matrix[:, : width - shortest]
     margin[np.arange(width, shortest, -1) > lengths[:, None]] = 0
@@ -94,7 +92,8 @@ def _crc32c_of_rows(data: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> 
     state = np.zeros(len(ends), "<u4")
     for word in np.ascontiguousarray(matrix.view("<u4").T):
         halves = (state ^ word).view("<u2").reshape(-1, 2)
-        state = _FOUR_BYTES[halves[:, 0]] ^ _TWO_BYTES[halves[:, 1]]
+        # All of 16 bits are in the tables: to clip is quicker than to check.
+        state = _FOUR_BYTES.take(halves[:, 0], mode="clip") ^ _TWO_BYTES.take(halves[:, 1], mode="clip")
     # Of a string shorter than 4 bytes only a part of the starting value was flipped in; the rest is shifted out.
     return ~(state ^ _REST_OF_START[np.minimum(lengths, 4)])
 

@@ -42,7 +42,7 @@ def test_reports_merge_in_any_order():
     merge = MergeReports()
 
     def report(part: int, devices: list[str], ages: list[float], missing: int) -> Report:
-        vocabularies = {"device": CategoryCounts.of(pa.chunked_array([devices]))}
+        vocabularies = {"device": CategoryCounts.of(pa.chunked_array([devices]), np.ones(len(devices), np.int64))}
         numbers = {"age": NumberCounts.of(pa.chunked_array([ages]))}
         return Report({Part("train", part, 2): None}, vocabularies, numbers, Counter(device=missing))
 

@@ -18,7 +18,7 @@ TEXT = st.text(st.sampled_from("abAZ09 é\uffee\U0001f600\n\r"), max_size=2)
 
 
 def categories(values: list[str | None]) -> CategoryCounts:
-    return CategoryCounts.of(pa.chunked_array([pa.array(values, pa.string())]))
+    return CategoryCounts.of(pa.chunked_array([pa.array(values, pa.string())]), np.ones(len(values), np.int64))
 
 
 def numbers(values: list[float] | np.ndarray) -> NumberCounts:
@@ -38,6 +38,28 @@ def test_vocabularies_equal_the_naive_double(parts, min_count):
     assert back.most_frequent(min_count) == expected
     # What waits to be put together is bounded.
     assert there.table.num_rows <= 2 * max(len(counts), 1)
+
+
+WORDS = st.lists(st.none() | st.lists(st.sampled_from("abc"), max_size=4), max_size=20)
+
+
+@given(WORDS, st.data())
+def test_values_of_shared_rows_count_for_each_impression(lists, data):
+    times = [data.draw(st.integers(1, 3)) for _ in lists]
+
+    def counted(column: pa.ChunkedArray) -> dict[str, int]:
+        table = CategoryCounts.of(column, np.array(times, np.int64)).merged().table
+        return dict(zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True))
+
+    expected = Counter(word for words, number in zip(lists, times, strict=True) for word in (words or []) * number)
+    kind = pa.list_(pa.string())
+    assert counted(pa.chunked_array([pa.array(lists[:3], kind), pa.array(lists[3:], kind)])) == expected
+    firsts = [words[0] if words else None for words in lists]
+    first_counts: Counter[str] = Counter()
+    for word, number in zip(firsts, times, strict=True):
+        if word is not None:
+            first_counts[word] += number
+    assert counted(pa.chunked_array([pa.array(firsts, pa.string())])) == first_counts
 
 
 def test_few_numbers_are_counted_exactly():
