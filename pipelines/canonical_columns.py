@@ -152,9 +152,14 @@ def lists_of(flat: pa.Array, sizes: np.ndarray, valid: pa.Array) -> pa.Array:
 
 
 def repeats(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Whether each row holds the same as the row before it; never the first."""
+    """Whether each row surely holds the same as the row before it; never the first.
+
+    Columns of numbers, strings, and lists of these are compared; of any other type no row is sure.
+    """
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     same = np.zeros(len(values), bool)
+    if not _comparable(values.type):
+        return same
     if pa.types.is_list(values.type):
         sizes = pc.list_value_length(values).fill_null(-1).to_numpy().astype(np.int64)
         same[1:] = sizes[1:] == sizes[:-1]
@@ -172,7 +177,16 @@ def repeats(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 def _codes(values: pa.Array) -> np.ndarray:
     """Integers that are equal where the values are; missing ones are equal to one another."""
+    if pa.types.is_dictionary(values.type):
+        return values.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return values.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+
+
+def _comparable(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return not pa.types.is_nested(kind.value_type) and _comparable(kind.value_type)
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return number or pa.types.is_null(kind) or is_text(kind)
 
 
 def _refused(values: pa.Array, kind: pa.DataType) -> Checked:

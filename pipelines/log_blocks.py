@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -166,17 +166,24 @@ def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
         yield offset, b"".join(held)
 
 
-def read_tables(block: LogBlock, columns: set[str]) -> Iterator[tuple[int, pa.Table]]:
+def read_tables(
+    block: LogBlock, columns: Collection[str], repeating: Collection[str]
+) -> Iterator[tuple[int, pa.Table]]:
     """Batches of rows of a Parquet block, each with the number of its first row from the block's first.
 
-    Only those of `columns` that the file has are read.
+    Args:
+      block: row groups of a file.
+      columns: the columns that are read, of those that the file has.
+      repeating: which of them repeat from row to row; strings in them come as dictionaries, as the file has them.
 
     Raises:
       InputError: the file is not Parquet.
     """
     with FileSystems.open(block.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         try:
-            source = pq.ParquetFile(file)
+            metadata = pq.read_metadata(file)
+            strings = [path for path in _string_paths(metadata.schema) if path.split(".")[0] in repeating]
+            source = pq.ParquetFile(file, metadata=metadata, read_dictionary=strings)
             present = [name for name in source.schema_arrow.names if name in columns]
             row = 0
             groups = list(range(block.start, block.stop))
@@ -185,6 +192,11 @@ def read_tables(block: LogBlock, columns: set[str]) -> Iterator[tuple[int, pa.Ta
                 row += batch.num_rows
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise _not_parquet(block.log, block.path, error) from None
+
+
+def _string_paths(schema: pq.ParquetSchema) -> list[str]:
+    columns = (schema.column(place) for place in range(len(schema)))
+    return [column.path for column in columns if column.logical_type.type == "STRING"]
 
 
 def _row_group_sizes(path: str) -> list[int]:

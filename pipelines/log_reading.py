@@ -98,7 +98,7 @@ class ReadLog(beam.DoFn):
             yield from self._read_records(block, records)
 
     def _read_parquet(self, block: LogBlock) -> Iterator[Any]:
-        for row, table in read_tables(block, set(self._parquet_columns())):
+        for row, table in read_tables(block, self._parquet_columns(), self._repeating_columns()):
             order = block.first_order + row + np.arange(table.num_rows)
             self._counts[(block.log, "records")] += table.num_rows
             good, suspect = self._read_table(block, table, order)
@@ -115,6 +115,10 @@ class ReadLog(beam.DoFn):
     @abc.abstractmethod
     def _parquet_columns(self) -> list[str]:
         """The columns that are read of a Parquet file."""
+
+    def _repeating_columns(self) -> list[str]:
+        """Which of them, as a rule, hold the same in many rows that follow one another."""
+        return []
 
     @abc.abstractmethod
     def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -139,6 +143,9 @@ class ReadImpressions(ReadLog):
         features = [feature.name for feature in self._config.features if feature.is_logged]
         own = ["request_id", "timestamp", "context", "impressions", "position", self._config.item_key]
         return own + features
+
+    def _repeating_columns(self) -> list[str]:
+        return ["request_id", *(feature.name for feature in self._config.side("context"))]
 
     def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         read = nested_impressions if is_nested(table) or block.kind != "parquet" else flat_impressions

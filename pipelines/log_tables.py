@@ -73,17 +73,20 @@ def nested_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tu
 def flat_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tuple[ImpressionBatch, np.ndarray]:
     """Reads a flat table, one row an impression; arguments and results as for `nested_impressions`."""
     columns = Columns(table)
-    right = np.ones(table.num_rows, bool)
-    contexts = _contexts(config, columns, columns, order, right)
-    # A request's rows follow one another, as a rule: its context is kept once for each run of equal rows.
-    first = ~np.logical_and.reduce([repeats(contexts[name]) for name in contexts.column_names if name != "_order"])
+    # A request's rows follow one another, as a rule: its context is read once for each run of equal rows.
+    shared = ["request_id", "timestamp", *(feature.name for feature in config.logged("context"))]
+    first = ~np.logical_and.reduce([repeats(columns.get(name)) for name in shared])
     starts = np.flatnonzero(first)
     row = np.cumsum(first) - 1
     index = np.arange(table.num_rows) - starts[row]
+    context = Columns(table.select([name for name in shared if name in table.column_names]).take(pa.array(starts)))
+    contexts_right = np.ones(len(starts), bool)
+    contexts = _contexts(config, context, context, order[starts], contexts_right)
+    right = contexts_right[row]
     impressions = _impressions(config, columns, columns, columns, np.arange(table.num_rows), index, right)
     impressions = impressions.set_column(impressions.column_names.index("_row"), "_row", pa.array(row))
-    batch = ImpressionBatch(contexts.take(pa.array(starts)), impressions)
-    return batch.take(np.flatnonzero(right)), ~right
+    batch = ImpressionBatch(contexts, impressions)
+    return batch if right.all() else batch.take(np.flatnonzero(right)), ~right
 
 
 def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_ranker.config_loading import parse_config
-from pipelines.canonical_columns import check_feature, repeats, timestamps
+from pipelines.canonical_columns import check_feature, lists_of, repeats, timestamps
 from pipelines.record_checks import BadRecord, feature_value, timestamp_micros
 from tests.configs import small_config
 
@@ -102,4 +102,17 @@ REPEATING = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 def test_repeats_compares_each_row_with_the_one_before(column: pa.Array):
     values = column.to_pylist()
-    assert repeats(column).tolist() == [row > 0 and values[row] == values[row - 1] for row in range(len(values))]
+    expected = [row > 0 and values[row] == values[row - 1] for row in range(len(values))]
+    assert repeats(column).tolist() == expected
+    if column.type == pa.string():
+        # As Parquet gives them: dictionaries, also inside of lists.
+        assert repeats(column.dictionary_encode()).tolist() == expected
+    if column.type == pa.list_(pa.string()):
+        flat = column.flatten().dictionary_encode()
+        assert repeats(lists_of(flat, column.value_lengths().fill_null(0), column.is_valid())).tolist() == expected
+
+
+def test_what_cannot_be_compared_is_not_said_to_repeat():
+    structs = pa.array([{"a": 1}, {"a": 1}])
+    for column in (structs, pa.array([[{"a": 1}]] * 2), pa.array([[[1]]] * 2), pa.array([1, 1], pa.timestamp("s"))):
+        assert repeats(column).tolist() == [False, False]
