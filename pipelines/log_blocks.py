@@ -7,7 +7,6 @@ Parquet is cut at row groups. Paths may be of any file system that Beam knows.
 from __future__ import annotations
 
 import dataclasses
-import io
 import zlib
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
@@ -177,7 +176,7 @@ def read_tables(
       repeating: which of them repeat from row to row; strings in them come as dictionaries, as the file has them.
 
     Raises:
-      InputError: the file is not Parquet.
+      InputError: the file is not Parquet, broken, or has a column twice.
     """
     with FileSystems.open(block.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         try:
@@ -185,13 +184,17 @@ def read_tables(
             strings = [path for path in _string_paths(metadata.schema) if path.split(".")[0] in repeating]
             source = pq.ParquetFile(file, metadata=metadata, read_dictionary=strings)
             present = [name for name in source.schema_arrow.names if name in columns]
+            if twice := next((name for name in present if present.count(name) > 1), None):
+                raise InputError(
+                    f"A Parquet file must have each column once. Received: {block.path!r}, {twice!r} twice."
+                )
             row = 0
             groups = list(range(block.start, block.stop))
             for batch in source.iter_batches(BATCH_ROWS, row_groups=groups, columns=present, use_threads=False):
                 yield row, pa.Table.from_batches([batch])
                 row += batch.num_rows
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise _not_parquet(block.log, block.path, error) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _not_parquet(block.path, error) from None
 
 
 def _string_paths(schema: pq.ParquetSchema) -> list[str]:
@@ -203,11 +206,14 @@ def _row_group_sizes(path: str) -> list[int]:
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         try:
             metadata = pq.ParquetFile(file).metadata
-        except (pa.ArrowInvalid, OSError, io.UnsupportedOperation) as error:
-            raise _not_parquet("", path, error) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _not_parquet(path, error) from None
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def _not_parquet(log: str, path: str, error: Exception) -> InputError:
+def _not_parquet(path: str, error: Exception) -> Exception:
+    # Arrow says what is wrong with a file by errors without a number; those with one are the file system's.
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
     reason = " ".join(str(error).split())
     return InputError(f"A file that ends in .parquet must be Parquet ({reason}). Received: {path!r}.")

@@ -26,7 +26,15 @@ from pipelines.json_lines import (
     wanted_impression_fields,
 )
 from pipelines.log_blocks import LogBlock, read_line_chunks, read_tables
-from pipelines.log_tables import batch_of_rows, feedback, flat_impressions, is_nested, nested_impressions
+from pipelines.log_tables import (
+    batch_of_rows,
+    feedback,
+    flat_impressions,
+    is_nested,
+    nested_impressions,
+    not_utf8,
+    readable,
+)
 from pipelines.record_checks import BadRecord, check_event, check_impression_row, check_request
 from pipelines.shuffle import Shuffle
 
@@ -101,6 +109,12 @@ class ReadLog(beam.DoFn):
         for row, table in read_tables(block, self._parquet_columns(), self._repeating_columns()):
             order = block.first_order + row + np.arange(table.num_rows)
             self._counts[(block.log, "records")] += table.num_rows
+            broken = not_utf8(table)
+            for place in np.flatnonzero(broken).tolist():
+                record = {name: readable(table[name][place]) for name in table.column_names}
+                self._refuse(block, int(order[place]), "record: must be UTF-8", record)
+            if broken.any():
+                table, order = table.filter(pa.array(~broken)), order[~broken]
             good, suspect = self._read_table(block, table, order)
             yield good
             left = table.filter(pa.array(suspect)).to_pylist()

@@ -114,6 +114,32 @@ def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int
     return rows.filter(pa.array(right)), ~right & (named | ~known), int((known & ~named).sum())
 
 
+def not_utf8(table: pa.Table) -> np.ndarray:
+    """The rows [R] with a string that is not UTF-8, at any depth: Arrow reads the strings of Parquet as they are."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        if table.num_rows == 1:
+            return np.ones(1, bool)
+        half = table.num_rows // 2
+        return np.concatenate([not_utf8(table.slice(0, half)), not_utf8(table.slice(half))])
+    return np.zeros(table.num_rows, bool)
+
+
+def readable(value: pa.Scalar) -> Any:
+    """A value as Python has it; bytes of a string that are not UTF-8 are escaped."""
+    kind = value.type
+    if not value.is_valid:
+        return None
+    if pa.types.is_dictionary(kind):
+        return readable(value.value)
+    if pa.types.is_struct(kind):
+        return {name: readable(value[name]) for name in value}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [readable(one) for one in value.values]
+    return value.as_buffer().to_pybytes().decode("utf-8", "backslashreplace") if is_text(kind) else value.as_py()
+
+
 def batch_of_rows(config: Config, requests: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> ImpressionBatch:
     """A batch from rows that `record_checks` took: per request its context row (with `_order`) and impression rows."""
     contexts = [context for context, _ in requests]
