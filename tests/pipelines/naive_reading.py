@@ -237,7 +237,7 @@ def _micros(value: Any) -> int:
 def joined(
     impressions: list[dict[str, Any]], events: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The examples in no order, and how many events joined, repeated one another, or found no impression."""
+    """The examples in no order, and how many events joined, came early, repeated one another, or found nothing."""
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     places = ("timestamp_micros", "position", "order", "index")
     for row in sorted(impressions, key=lambda row: [math.inf if row[name] is None else row[name] for name in places]):
@@ -255,10 +255,10 @@ def joined(
             counts["duplicates"] += 1
         else:
             seen[key].add(said)
-            counts["joined" if key in kept else "orphans"] += 1
+            counts[_outcome(kept.get(key), event)] += 1
     examples = []
     for key, row in kept.items():
-        mine = seen.get(key, set())
+        mine = {said for said in seen.get(key, set()) if said[2] >= row["timestamp_micros"]}
         names = {name for name, _, _ in mine}
         watched = [value for name, value, _ in mine if name == "watch"]
         labels = {f"{name}_label": float(name in names) for name in ("click", "like", "dismiss")}
@@ -266,3 +266,9 @@ def joined(
         example = {name: value for name, value in row.items() if name not in ("order", "index")}
         examples.append({**example, **labels, "timestamp_micros": earliest[key[0]]})
     return examples, counts
+
+
+def _outcome(row: dict[str, Any] | None, event: dict[str, Any]) -> str:
+    if row is None:
+        return "orphans"
+    return "early" if event["micros"] < row["timestamp_micros"] else "joined"

@@ -66,8 +66,8 @@ def read(folder: Path, log: str, data: bytes) -> tuple[Counter[str], Counter[str
     return taken, refused
 
 
-def _impression_rows(streams: tuple[bytes, bytes]) -> pa.Table:
-    batch = ImpressionBatch.from_bytes(streams)
+def _impression_rows(stream: bytes) -> pa.Table:
+    batch = ImpressionBatch.from_bytes(stream)
     contexts = batch.contexts.take(batch.impressions["_row"])
     rows = batch.impressions.drop_columns(["_row", "_position"])
     for name in contexts.column_names:

@@ -23,7 +23,7 @@ from pipelines.impressions import run
 from tests.pipelines.mutations import mutated_record
 from tests.pipelines.naive_reading import Reading, canonical, joined, mutation_config, read_events, read_impressions
 
-MUTATED = int(os.environ.get("MMOE_RANKER_MUTATED", "100000"))
+MUTATED = int(os.environ.get("MMOE_RANKER_MUTATED", "30000"))
 CONFIG = parse_config(mutation_config())
 
 
@@ -133,10 +133,10 @@ def test_mutated_logs_lose_nothing(tmp_path: Path, monkeypatch, seed: int, share
     assert summary["feedback"]["ignored"] == answers.ignored
     assert {name: summary["feedback"][name] for name in counts} == counts
     columns = decode_examples((examples - alone).elements(), example_layout(CONFIG))
-    found = Counter(json.dumps(one, sort_keys=True) for one in _rows(columns))
+    found = Counter(json.dumps(one, sort_keys=True) for one in rows_of(columns))
     mutated = Counter(json.dumps(one, sort_keys=True) for one in expected if one["request_id"][:10] != "untouched-")
     assert (found - mutated, mutated - found) == (Counter(), Counter())
 
 
-def _rows(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
