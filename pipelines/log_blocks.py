@@ -7,6 +7,7 @@ Parquet is cut at row groups. Paths may be of any file system that Beam knows.
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import zlib
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
@@ -122,7 +123,8 @@ def read_line_chunks(block: LogBlock) -> Iterator[tuple[int, bytes]]:
         file.seek(start)
         if start > 0:
             file.seek(start - 1)
-            start += len(file.readline()) - 1
+            # No further than the block: each block of a line that is longer would read it to its end.
+            start += len(file.readline(block.stop - start + 1)) - 1
         if start >= block.stop:
             return
         data = file.read(block.stop - start)
@@ -132,23 +134,19 @@ def read_line_chunks(block: LogBlock) -> Iterator[tuple[int, bytes]]:
 
 
 def _decompressed(block: LogBlock, file: Any) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(wbits=31)
     try:
-        while piece := file.read(1 << 20):
-            while piece:
-                yield inflater.decompress(piece)
-                piece = inflater.unused_data
-                if inflater.eof:
-                    # Files that were appended to hold several gzip members.
-                    inflater = zlib.decompressobj(wbits=31)
-                    piece = piece.lstrip(b"\0")
-                    started = bool(piece)
-                else:
-                    started = True
-    except zlib.error as error:
-        raise InputError(f"{_the(block.log)} must be whole gzip files ({error}). Received: {block.path!r}.") from None
-    if started:
-        raise InputError(f"{_the(block.log)} must be whole gzip files (cut short). Received: {block.path!r}.")
+        # Reads files of many members too, as appending leaves them, and never more at once than was asked for.
+        with gzip.GzipFile(fileobj=file) as whole:
+            while piece := whole.read(1 << 20):
+                yield piece
+    except EOFError:
+        raise _not_gzip(block, "cut short") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise _not_gzip(block, str(error)) from None
+
+
+def _not_gzip(block: LogBlock, why: str) -> InputError:
+    return InputError(f"{_the(block.log)} must be whole gzip files ({why}). Received: {block.path!r}.")
 
 
 def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
