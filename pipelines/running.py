@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from mmoe_ranker.errors import InputError
+from pipelines.lost_workers import LOST, noticing_lost_workers
 
 _LOCAL = ("directrunner", "direct", "fnapirunner")
 
@@ -82,7 +83,8 @@ def _local_runner(options: PipelineOptions) -> PipelineRunner:
     # Beam's worker processes tell the terminal what they do; ours are the same but quiet. Named as the default
     # environment, because the running mode would put Beam's command in its place.
     direct.direct_running_mode = "in_memory"
-    command = f"{shlex.quote(sys.executable)} -m pipelines.quiet_worker"
+    # The shell that Beam starts it by must not stay to tell the terminal that it was killed.
+    command = f"exec {shlex.quote(sys.executable)} -m pipelines.quiet_worker"
     environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
@@ -98,9 +100,10 @@ def run_and_wait(pipeline: beam.Pipeline) -> None:
     Raises:
       InputError: a step found bad input; the step's own sentence.
       OSError: a worker's disk is full (ENOSPC).
+      ChildProcessError: a worker process was lost.
       Exception: whatever else the runner raises.
     """
-    with _quiet("apache_beam", "root"):
+    with _quiet("apache_beam", "root"), noticing_lost_workers():
         try:
             pipeline.run().wait_until_finish()
         except Exception as error:  # each runner wraps a step's error in a type of its own; raised again either way
@@ -135,6 +138,9 @@ def _raise_meaning(error: BaseException) -> None:
         raise InputError(found.group(1)) from None
     if f"[Errno {errno.ENOSPC}]" in text:
         raise OSError(errno.ENOSPC, "No space left on device") from error
+    # Which of a lost worker's streams is missed first is chance.
+    if re.search(rf"{LOST}|Channel closed prematurely|^grpc\.RpcError$", text, flags=re.MULTILINE):
+        raise ChildProcessError(LOST) from error
 
 
 def _chain(error: BaseException) -> Iterator[Any]:
