@@ -286,22 +286,18 @@ def run(
       OSError: the disk is full (ENOSPC), or another failure to write.
     """
     options = parse_options(beam_args)
-    num_shards = options.view_as(ExamplesOptions).num_shards
-    if num_shards is not None and num_shards < 1:
-        raise InputError(f"The option --num_shards must be at least 1. Received: {num_shards}.")
+    num_shards = num_shards_of(options)
     runner = runner_for(options)
+    pipeline = beam.Pipeline(runner=runner, options=options)
     check_replaceable(out)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
-    listed = {log: list_blocks(log, pattern) for log, pattern in globs.items()}
-    num_buckets = num_shards or max(2, -(-sum(size for _, size in listed.values()) // _BUCKET_BYTES))
+    blocks, num_buckets = create_blocks(pipeline, globs, num_shards)
     with writing_beside(out) as folder:
         shared = None
         if shares_disk(runner) and is_local(folder):
             # Inside the folder that is written, so that it goes with it, whatever happens.
             shared = os.path.join(folder, _SHUFFLE)
             os.mkdir(shared)
-        pipeline = beam.Pipeline(runner=runner, options=options)
-        blocks = {log: _create(pipeline, log.capitalize(), found) for log, (found, _) in listed.items()}
         built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, Shuffle(shared))
         _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
         _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(_WriteDeadLetters(), folder)
@@ -312,6 +308,31 @@ def run(
         if shared is not None:
             shutil.rmtree(shared)
         return _finish(config, impressions, folder)
+
+
+def num_shards_of(options: PipelineOptions) -> int | None:
+    """The option --num_shards.
+
+    Raises:
+      InputError: it is not positive.
+    """
+    num_shards = options.view_as(ExamplesOptions).num_shards
+    if num_shards is not None and num_shards < 1:
+        raise InputError(f"The option --num_shards must be at least 1. Received: {num_shards}.")
+    return num_shards
+
+
+def create_blocks(
+    pipeline: beam.Pipeline, globs: Mapping[str, str], num_shards: int | None
+) -> tuple[dict[str, beam.PCollection], int]:
+    """Each log as a collection of blocks, and the number of buckets to join them in.
+
+    Raises:
+      InputError: no file matches a log's glob, or one is of a kind that is not read.
+    """
+    listed = {log: list_blocks(log, pattern) for log, pattern in globs.items()}
+    blocks = {log: _create(pipeline, log.capitalize(), found) for log, (found, _) in listed.items()}
+    return blocks, num_shards or max(2, -(-sum(size for _, size in listed.values()) // _BUCKET_BYTES))
 
 
 def _create(pipeline: beam.Pipeline, name: str, blocks: list[LogBlock]) -> beam.PCollection:

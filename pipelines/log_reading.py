@@ -201,7 +201,7 @@ class ReadFeedback(ReadLog):
     def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         events, suspect, ignored = feedback(self._config, table)
         self._counts[(block.log, "rows")] += events.num_rows
-        self._counts[(block.log, "ignored")] += ignored
+        self._counts.update({(block.log, "ignored", name): many for name, many in ignored.items()})
         return (events["_request"], events), suspect
 
     def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
@@ -213,7 +213,7 @@ class ReadFeedback(ReadLog):
                 self._refuse(block, order, str(reason), record)
                 continue
             if row is None:
-                self._counts[(block.log, "ignored")] += 1
+                self._counts[(block.log, "ignored", record["event"])] += 1
             else:
                 rows.append(row)
         self._counts[(block.log, "rows")] += len(rows)

@@ -7,6 +7,7 @@ over, which go one by one through `record_checks`.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,12 @@ def flat_impressions(config: Config, table: pa.Table, order: np.ndarray) -> tupl
     return batch if right.all() else batch.take(np.flatnonzero(right)), ~right
 
 
-def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int]:
+def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, Counter[str]]:
     """Reads feedback records.
 
     Returns:
       The events that are right and that an objective of the config is labelled from; a mask of the records that are
-      not certainly right; the number of events that no objective names.
+      not certainly right; by name, the number of events that no objective names.
     """
     columns = Columns(table)
     event, known = categories(columns.get("event"))
@@ -111,7 +112,9 @@ def feedback(config: Config, table: pa.Table) -> tuple[pa.Table, np.ndarray, int
     value_right &= ~at_least_0 | _mask(pc.greater_equal(value, 0.0).fill_null(True))
     right = named & request_right & item_right & time_right & value_right
     rows = pa.Table.from_arrays([request, item, event, value, time], schema=FEEDBACK_SCHEMA)
-    return rows.filter(pa.array(right)), ~right & (named | ~known), int((known & ~named).sum())
+    ignored = pc.value_counts(event.filter(pa.array(known & ~named))).to_pylist()
+    counted = Counter({entry["values"]: entry["counts"] for entry in ignored})
+    return rows.filter(pa.array(right)), ~right & (named | ~known), counted
 
 
 def not_utf8(table: pa.Table) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import Feature
@@ -27,11 +27,7 @@ def check_usable(config: Config, impressions: str, counts: Counts, report: Repor
     examples = sum(one.examples for one in report.parts.values())
     left_out = counts["impressions", "sampled_out"]
     if not examples and not left_out:
-        refused = _reasons(counts, "impressions")
-        why = f"{counts['impressions', 'records']} records" + (f", refused: {refused}" if refused else "")
-        raise InputError(
-            f"The impressions log must hold at least one valid impression. Received: {impressions!r}, {why}."
-        )
+        refuse_empty(impressions, counts)
     if left_out and all(part.split != "train" for part in report.parts):
         raise InputError(
             "The training split must hold an impression that has an event or is kept: raise `sampling.negatives`. "
@@ -72,6 +68,17 @@ def _refuse_missing_asof(feature: Feature, counts: Counts, examples: int) -> Non
         )
 
 
+def refuse_empty(impressions: str, counts: Counts) -> NoReturn:
+    """Says why a log has no valid impression.
+
+    Raises:
+      InputError: always.
+    """
+    refused = _reasons(counts, "impressions")
+    why = f"{counts['impressions', 'records']} records" + (f", refused: {refused}" if refused else "")
+    raise InputError(f"The impressions log must hold at least one valid impression. Received: {impressions!r}, {why}.")
+
+
 def summarise(
     config: Config, counts: Counts, report: Report, plan: Plan, vocabularies: dict[str, Any]
 ) -> dict[str, Any]:
@@ -83,8 +90,10 @@ def summarise(
         "format": FORMAT,
         "config": config.name,
         "sampling": config.sampling.model_dump(mode="json") if config.sampling is not None else None,
-        "impressions": _impression_counts(counts, everything),
-        "feedback": _feedback_counts(config, counts),
+        "impressions": impression_counts(
+            counts, sum(one.requests for one in everything), sum(one.examples for one in everything)
+        ),
+        "feedback": feedback_counts(config, counts),
         "tables": {table.name: _table_counts(counts, table_log(table.name)) for table in config.tables},
         "histories": {
             feature.name: {how: counts["histories", feature.name, how] for how in ("events", "empty")}
@@ -100,14 +109,14 @@ def summarise(
     }
 
 
-def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any]:
-    examples = sum(one.examples for one in parts)
+def impression_counts(counts: Counts, requests: int, examples: int) -> dict[str, Any]:
+    """The section on the impressions log, with whether it adds up."""
     dead = _reasons(counts, "impressions")
     duplicates, sampled_out = counts["impressions", "duplicates"], counts["impressions", "sampled_out"]
     read = counts["impressions", "rows"] + sum(dead.values())
     return {
         "records": counts["impressions", "records"],
-        "requests": sum(one.requests for one in parts),
+        "requests": requests,
         # A record refused as a whole counts as one.
         "read": read,
         "examples": examples,
@@ -119,15 +128,16 @@ def _impression_counts(counts: Counts, parts: list[PartReport]) -> dict[str, Any
     }
 
 
-def _feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
+def feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
+    """The section on the feedback log, with whether it adds up."""
     dead = _reasons(counts, "feedback")
     windowed = [objective for objective in config.objectives if objective.window is not None]
     by_event = {
         how: {key[2]: number for key, number in sorted(counts.items()) if key[:2] == ("feedback", how)}
-        for how in ("joined", "late", "early", "orphan", "duplicate")
+        for how in ("joined", "late", "early", "orphan", "duplicate", "ignored")
     }
     total = {how: sum(numbers.values()) for how, numbers in by_event.items()}
-    read, ignored = counts["feedback", "records"], counts["feedback", "ignored"]
+    read = counts["feedback", "records"]
     return {
         "read": read,
         "joined": total["joined"],
@@ -135,13 +145,13 @@ def _feedback_counts(config: Config, counts: Counts) -> dict[str, Any]:
         "early": total["early"],
         "orphans": total["orphan"],
         "duplicates": total["duplicate"],
-        "ignored": ignored,
+        "ignored": total["ignored"],
         "dead_letters": sum(dead.values()),
         "dead_letters_by_reason": dead,
         "by_event": by_event,
         # Events after the window of one objective may lie inside another's, and are late only for the one.
         "outside_window": {o.name: counts["feedback", "outside_window", o.name] for o in windowed},
-        "reconciled": read == sum(total.values()) + ignored + sum(dead.values()),
+        "reconciled": read == sum(total.values()) + sum(dead.values()),
     }
 
 
@@ -181,8 +191,8 @@ def _split(config: Config, parts: list[PartReport]) -> dict[str, Any]:
         "examples": sum(one.examples for one in parts),
         "requests": sum(one.requests for one in parts),
         "parts": len(parts),
-        "first_time": _time(parts[0].first_time),
-        "last_time": _time(parts[-1].last_time),
+        "first_time": utc_time(parts[0].first_time),
+        "last_time": utc_time(parts[-1].last_time),
         "objectives": _rates(config, parts),
     }
 
@@ -219,6 +229,7 @@ def _slices(config: Config, names: tuple[str, ...], parts: list[PartReport]) -> 
     return rows
 
 
-def _time(micros: int) -> str:
+def utc_time(micros: int) -> str:
+    """UTC microseconds as ISO 8601 text."""
     time = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(microseconds=micros)
     return time.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,28 @@
+"""All findings of `check`: a pure function of the config and the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmoe_ranker.config import Config
+from pipelines.check_feature_findings import feature_findings
+from pipelines.check_finding import SEVERITIES, Finding
+from pipelines.check_log_findings import log_findings
+from pipelines.check_objective_findings import objective_findings
+from pipelines.check_position_findings import position_findings
+
+
+def findings(config: Config, figures: dict[str, Any]) -> tuple[Finding, ...]:
+    """What is worth saying, the gravest first; else in order of logs, objectives, features, positions.
+
+    Args:
+      config: what the logs are held against.
+      figures: of `check_figures.figures_of`.
+    """
+    found = [
+        *log_findings(config, figures),
+        *objective_findings(config, figures),
+        *feature_findings(config, figures),
+        *position_findings(config, figures),
+    ]
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
