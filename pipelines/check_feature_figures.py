@@ -23,12 +23,12 @@ from pipelines.check_statistics import (
     skewness,
     weighted_auc,
 )
-from pipelines.check_tallies import Tally, sum_by
+from pipelines.check_tallies import Tally, among, sum_by
 from pipelines.splits import SPLITS
 
 SHARES = {"min": 0.0, "p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
 MIN_JUDGED = 50
-"""Labels of each class below which a feature is not said to tell them: of 20 positives an area is off by .1 by chance."""
+"""Labels of each class below which a feature is not said to tell them: of 20 positives an area is off by .1."""
 _SHOWN_VALUES = 10
 _TOTAL_UNITS = np.array([1.0, 1.0, 1.0 / LABEL_UNIT])
 
@@ -99,7 +99,7 @@ def _unknown(table: Any, tally: Tally, measures: Measures) -> dict[str, float | 
     # Both are samples of the values by the same hash: they can be compared where both are complete.
     stay = tally.keys >> np.uint64(64 - level) == 0 if level else np.ones(len(tally.keys), bool)
     counts = impressions_of(tally.counts)[stay]
-    return _by_split(counts[~np.isin(tally.keys[stay], keys)].sum(axis=0), counts.sum(axis=0))
+    return _by_split(counts[~among(tally.keys[stay], keys)].sum(axis=0), counts.sum(axis=0))
 
 
 def _numbers(feature: Any, tally: Tally) -> dict[str, Any]:

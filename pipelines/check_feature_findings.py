@@ -26,6 +26,7 @@ ZEROS = 0.2
 """Share of vectors that are all zeros, as where a content model had nothing to say."""
 DRIFT, SOME_DRIFT = 0.25, 0.1
 """The customary thresholds of the population stability index: a major and a moderate shift."""
+_LISTED = 8
 LEAK, NEARLY_LEAK = 0.95, 0.9
 """AUC of one feature alone. Good rankers on all features together reach .75 to .9; what is alone beyond .95 knows."""
 LEAK_EXPLAINED = 0.9
@@ -54,8 +55,8 @@ def feature_findings(config: Config, figures: dict[str, Any]) -> Iterator[Findin
         yield from _coverage(feature, found)
         yield from _values(feature, found)
         yield from _distribution(feature, found)
-        yield from _drift(feature, found)
         yield from _leaks(feature, found)
+    yield from _drift(figures)
 
 
 def _coverage(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
@@ -129,7 +130,8 @@ def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
             "vocabulary_rare",
             name,
             f"`min_count: {feature.min_count}` leaves out {number(vocabulary['too_rare'])} values of `{name}`, "
-            f"which are {percent(vocabulary['too_rare_share'])} of its training values; {number(vocabulary['kept'])} stay.",
+            f"which are {percent(vocabulary['too_rare_share'])} of what training sees of it; "
+            f"{number(vocabulary['kept'])} stay.",
             "Lower `min_count`, use `buckets` with `hashes: 2`, or train on a longer log.",
         )
     if vocabulary is not None and vocabulary["kept"] > LARGE_VOCABULARY:
@@ -199,23 +201,30 @@ def _distribution(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _drift(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
-    for split in ("test", "validation"):
-        drift = found["drift"][split]
-        if drift is None or found["coverage"]["train"] == 0:
-            continue
-        # Chance is about as large again as on average once in many features.
-        beyond = drift["index"] - 2 * drift["by_chance"]
-        if beyond > SOME_DRIFT:
+def _drift(figures: dict[str, Any]) -> Iterator[Finding]:
+    """One finding a severity: where a log changes, many features do at once."""
+    by_severity: dict[str, list[tuple[float, str]]] = {"warning": [], "note": []}
+    for name, found in figures["features"].items():
+        # Twice what chance gives on average is no drift; most of the time it gives less.
+        beyond = [one["index"] - 2 * one["by_chance"] for one in found["drift"].values() if one is not None]
+        if found["coverage"]["train"] and max(beyond, default=0.0) > SOME_DRIFT:
+            worst = max(one["index"] for one in found["drift"].values() if one is not None)
+            by_severity["warning" if max(beyond) > DRIFT else "note"].append((worst, name))
+    for severity, drifting in by_severity.items():
+        listed = [f"`{name}` ({index:.2f})" for index, name in sorted(drifting, reverse=True)[:_LISTED]]
+        more = len(drifting) - len(listed)
+        if drifting:
             yield Finding(
-                "warning" if beyond > DRIFT else "note",
+                severity,  # type: ignore[arg-type]
                 "drift",
-                feature.name,
-                f"`{feature.name}` drifts: between the training and the {split} split its population stability index "
-                f"is {drift['index']:.2f}, where {drift['by_chance']:.2g} would be chance.",
-                "See whether its meaning or source changed; if it is the hour or the day, let the split be whole days.",
+                max(drifting)[1] if len(drifting) == 1 else "features",
+                f"{len(drifting)} feature(s) drift {'much' if severity == 'warning' else 'somewhat'} between the training "
+                "and a later split, by their population stability index: "
+                + ", ".join(listed)
+                + (f", and {more} more." if more else "."),
+                "See whether their meaning or source changed. Counts that grow with the log drift by nature; the hour "
+                "does where splits are not whole days.",
             )
-            break
 
 
 def _leaks(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:

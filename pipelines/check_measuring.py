@@ -13,7 +13,7 @@ from mmoe_ranker.examples import label_name
 from pipelines.batches import ImpressionBatch
 from pipelines.check_measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
 from pipelines.check_overlap import PositionOverlap, click_objective, grouping_features
-from pipelines.check_tallies import Tally, sum_by
+from pipelines.check_tallies import Tally, among, sum_by
 from pipelines.example_reports import slice_names
 from pipelines.splits import SPLITS
 
@@ -171,7 +171,7 @@ def _stands_in(items: pa.Array, rows: np.ndarray, elements: pa.Array, owner: np.
     both = pa.chunked_array([items, elements], pa.string()).combine_chunks().dictionary_encode()
     codes = both.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     size = len(both.dictionary)
-    return np.isin(rows * size + codes[: len(items)], owner * size + codes[len(items) :])
+    return among(rows * size + codes[: len(items)], owner * size + codes[len(items) :])
 
 
 def _hashes(strings: pa.Array) -> np.ndarray:

@@ -120,7 +120,7 @@ def _confounding(bias: Any, found: dict[str, Any]) -> Iterator[Finding]:
             "warning",
             "position_follows_relevance",
             "position",
-            f"Items that are clicked more anyway stand higher (rank correlation {follows:.2f} with their mean position): "
+            f"Items that are clicked more anyway stand higher ({follows:.2f} rank correlation with mean position): "
             "the bias tower may explain away what belongs to relevance.",
             "Compare with `model.bias: {kind: none}` on requests in random order; with some of these in the log, "
             "`kind: anchored` weighs both readings.",
@@ -139,7 +139,7 @@ def _confounding(bias: Any, found: dict[str, Any]) -> Iterator[Finding]:
             "warning" if random_order["impressions"] else "error",
             "random_order_rare",
             random_order["feature"],
-            f"{number(random_order['impressions'])} impressions ({percent(random_order['share'])}) are flagged as shown "
-            "in random order by the value `true`.",
+            f"{number(random_order['impressions'])} impressions ({percent(random_order['share'])}) are flagged as "
+            "shown in random order by the value `true`.",
             "See how the log writes the flag, show more requests in random order, or say `kind: shallow_tower`.",
         )

@@ -5,7 +5,7 @@ limit it gives up resolution by powers of two, and how much depends on the whole
 much, so is the whole:
 
   categories  the key is a hash of the value; of too many, those stay whose hash begins with `level` zero bits. That
-              is a fair sample of the values, each with its exact counts: `distinct` and shares are estimates from then on.
+              is a fair sample of the values, each with its exact counts; `distinct` and shares are estimates then.
   numbers     the key keeps the order of the numbers; of too many, its last `level` bits are set to 0, so that
               neighbours are counted together.
 """
@@ -116,6 +116,13 @@ def sum_by(codes: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     # Sums of integers below 2^53 are exact in doubles.
     columns = [np.bincount(codes, weights=column, minlength=size) for column in weights.T]
     return np.stack(columns, axis=1).astype(np.int64)
+
+
+def among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which integers [N] occur in `others` [M]; `np.isin` hashes, badly where they differ in few bits."""
+    ordered = np.sort(others)
+    places = np.searchsorted(ordered, values)
+    return ordered[np.minimum(places, len(ordered) - 1)] == values if len(ordered) else np.zeros(len(values), bool)
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import sys
 import click
 
 from mmoe_ranker import __version__
-from mmoe_ranker.cli import data, demo, models, serving
+from mmoe_ranker.cli import check, data, demo, models, serving
 from mmoe_ranker.cli.errors import sentence_for
 from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
@@ -60,6 +60,7 @@ def cli() -> None:
 for _command in (
     data.simulate,
     data.convert,
+    check.check,
     data.examples,
     models.train,
     models.describe,
