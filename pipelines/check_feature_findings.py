@@ -7,6 +7,7 @@ from typing import Any
 
 from mmoe_ranker.config import Config
 from pipelines.check_finding import Finding, number, percent
+from pipelines.splits import SPLITS
 
 RARE = 0.01
 """Coverage below which a feature is all but absent: its embedding or weight sees one impression in a hundred."""
@@ -142,7 +143,8 @@ def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
             f"The vocabulary of `{name}` would hold {number(vocabulary['kept'])} values, all in the exported graph.",
             "Raise `min_count`, or use `buckets`.",
         )
-    for split in ("validation", "test") if vocabulary or feature.kind == "sequence" else ("train",):
+    shares_table = getattr(feature, "embedding", None) is not None
+    for split in SPLITS if shares_table or vocabulary is None else SPLITS[1:]:
         share = unknown.get(split)
         if share is not None and share > UNKNOWN:
             yield Finding(
@@ -152,6 +154,8 @@ def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
                 f"{percent(share)} of the {split} split's values of `{name}` are not in its vocabulary.",
                 "Rely on features that new values share, train their rows with `oov_dropout`, or train more often."
                 if split != "train"
+                else f"See that it writes ids as `{feature.embedding}` does."
+                if shares_table
                 else "Complete the list in the config, or say `vocabulary: auto`.",
             )
             break
@@ -218,8 +222,8 @@ def _drift(figures: dict[str, Any]) -> Iterator[Finding]:
                 severity,  # type: ignore[arg-type]
                 "drift",
                 max(drifting)[1] if len(drifting) == 1 else "features",
-                f"{len(drifting)} feature(s) drift {'much' if severity == 'warning' else 'somewhat'} between the training "
-                "and a later split, by their population stability index: "
+                f"{len(drifting)} feature(s) drift {'much' if severity == 'warning' else 'somewhat'} between the "
+                "training and a later split, by their population stability index: "
                 + ", ".join(listed)
                 + (f", and {more} more." if more else "."),
                 "See whether their meaning or source changed. Counts that grow with the log drift by nature; the hour "

@@ -19,10 +19,9 @@ def findings(config: Config, figures: dict[str, Any]) -> tuple[Finding, ...]:
       config: what the logs are held against.
       figures: of `check_figures.figures_of`.
     """
-    found = [
-        *log_findings(config, figures),
-        *objective_findings(config, figures),
-        *feature_findings(config, figures),
-        *position_findings(config, figures),
-    ]
+    found = list(log_findings(config, figures))
+    # Without a training split, all that would be said of labels and features follows from that.
+    if figures["splits"]["train"]["impressions"]:
+        for about in (objective_findings, feature_findings, position_findings):
+            found += about(config, figures)
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))

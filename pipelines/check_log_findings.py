@@ -122,8 +122,8 @@ def _splits(config: Config, splits: dict[str, Any]) -> Iterator[Finding]:
             "error",
             "split_empty",
             "train",
-            "The training split holds no impression: the whole log is later than `validation_start`.",
-            "Move `split.validation_start` and `split.test_start`, or give a longer log.",
+            "The training split holds no impression.",
+            "Give a longer log, or see `split` in the config: where `validation_start` is, or the shares.",
         )
     for split in ("validation", "test"):
         wanted = config.split.validation if split == "validation" else config.split.test

@@ -53,7 +53,8 @@ def impressions_of(counts: np.ndarray) -> np.ndarray:
 
 def labels_of(counts: np.ndarray) -> np.ndarray:
     """Labelled impressions and sums of labels by objective and half: [..., T, 2, 2] of [..., C]."""
-    return counts[..., len(SPLITS) :].reshape(*counts.shape[:-1], -1, HALVES, 2)
+    objectives = (counts.shape[-1] - len(SPLITS)) // (2 * HALVES)
+    return counts[..., len(SPLITS) :].reshape(*counts.shape[:-1], objectives, HALVES, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ def format_check(figures: dict[str, Any], findings: Sequence[Finding]) -> str:
         _read(figures),
         _splits(figures),
         _features(figures["features"]),
+        _tells(figures["features"]),
         _values(figures["features"]),
         _numbers(figures["features"]),
         _objectives(figures),
@@ -76,15 +77,20 @@ def _features(features: dict[str, Any]) -> list[str]:
         for split in _LATER:
             drift = found["drift"][split]
             row[f"drift {split}"] = "-" if drift is None else f"{drift['index']:.2f} ({drift['by_chance']:.2g})"
+        rows.append(row)
+    return [*_table(rows), "drift: population stability index against the training split (what chance gives)"]
+
+
+def _tells(features: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, found in features.items():
+        row = {"feature": name}
         for objective, tells in found["tells"].items():
             value = None if tells is None else tells.get("auc", tells.get("explained"))
-            row[f"tells {objective}"] = "-" if value is None else f"{value:.3f}"
+            row[objective] = "-" if value is None else f"{value:.3f}"
         rows.append(row)
-    about = (
-        "drift: population stability index against the training split, in brackets what chance gives; tells: AUC with "
-        "which the feature alone orders a binary label, share of the variance that it explains of another"
-    )
-    return [*_table(rows), *textwrap.wrap(about, WIDTH)]
+    about = "what the feature alone tells: AUC of a binary label, share of the variance of another explained"
+    return [*_table(rows), about]
 
 
 def _values(features: dict[str, Any]) -> list[str]:
@@ -174,7 +180,7 @@ def _identifiability(found: dict[str, Any]) -> list[str]:
         return ["no positions"]
     within = f", within {' x '.join(found['within'])}" if found["within"] else ""
     lines = [
-        f"{number(found['items'])} items{' (a sample)' if found['sampled'] else ''} over {found['positions']} positions; "
+        """Of one feature, a row a value; of a cross, a row a value of the first, a column a value of the others."""
         "share of impressions",
         f"  of items at several positions: {percent(found['at_several_positions'])}; "
         f"{percent(found['at_several_positions_within_group'])}{within}",
@@ -197,8 +203,8 @@ def _time(found: dict[str, Any]) -> list[str]:
         for row in found["days"]
     ]
     lines = [
-        f"span {duration(found['span_seconds'])}, {found['days_without_requests']} days without requests, last feedback "
-        f"{found['feedback']['last_time'] or '-'}"
+        f"span {duration(found['span_seconds'])}, {found['days_without_requests']} days without requests, last "
+        f"feedback {found['feedback']['last_time'] or '-'}"
     ]
     if found["usual_gap_seconds"] is not None:
         gaps = "; ".join(f"{duration(gap['seconds'])} after {gap['after']}" for gap in found["longest_gaps"])
