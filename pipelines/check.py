@@ -30,8 +30,8 @@ from pipelines.check_findings import Finding, findings
 from pipelines.check_measures import Measures, MergeMeasures
 from pipelines.check_measuring import measure_part
 from pipelines.impressions import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import is_local, read_file, remove, write_file
-from pipelines.running import parse_options, run_and_wait, runner_for, shares_disk
+from pipelines.output_folder import read_file, remove, write_file
+from pipelines.running import parse_options, run_and_wait, runner_for
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.summary import refuse_empty
 from pipelines.table_reading import table_globs
@@ -142,7 +142,7 @@ def run(
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
     blocks, num_buckets = create_blocks(pipeline, globs, num_shards)
     with _shared_folder(options) as folder:
-        shuffle = Shuffle(folder if shares_disk(runner) and is_local(folder) else None)
+        shuffle = Shuffle.inside(folder, runner)
         logs = blocks | "GroupParts" >> GroupParts(config, num_buckets, num_shards, shuffle)
         path = FileSystems.join(folder, "result")
         measures = (

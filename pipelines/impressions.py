@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,10 +36,10 @@ from pipelines.example_reports import MergeReports, Report, report_part, trainin
 from pipelines.joining import join
 from pipelines.log_blocks import LogBlock, list_blocks, table_log
 from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedback, ReadImpressions
-from pipelines.output_folder import SUMMARY, check_replaceable, is_local, read_file, write_file, writing_beside
+from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.own_histories import history_keys, own_events
 from pipelines.part_writing import in_time_order, part_bytes
-from pipelines.running import parse_options, run_and_wait, runner_for, shares_disk
+from pipelines.running import parse_options, run_and_wait, runner_for
 from pipelines.sampling import sample_negatives
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, hashed_split, plan_parts
@@ -49,7 +47,6 @@ from pipelines.summary import check_usable, summarise
 from pipelines.table_reading import table_globs
 
 _TOTALS = ".totals"
-_SHUFFLE = ".shuffle"
 _BUCKET_BYTES = 16 << 20  # Of raw logs a join bucket.
 
 
@@ -293,20 +290,15 @@ def run(
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
     blocks, num_buckets = create_blocks(pipeline, globs, num_shards)
     with writing_beside(out) as folder:
-        shared = None
-        if shares_disk(runner) and is_local(folder):
-            # Inside the folder that is written, so that it goes with it, whatever happens.
-            shared = os.path.join(folder, _SHUFFLE)
-            os.mkdir(shared)
-        built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, Shuffle(shared))
+        shuffle = Shuffle.inside(folder, runner)
+        built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, shuffle)
         _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
-        _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(_WriteDeadLetters(), folder)
+        _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(), folder)
         _ = built["counts"] | "WriteTotals" >> beam.ParDo(
             _WriteTotals(), folder, beam.pvalue.AsSingleton(built["report"]), beam.pvalue.AsSingleton(built["plan"])
         )
         run_and_wait(pipeline)
-        if shared is not None:
-            shutil.rmtree(shared)
+        shuffle.remove()
         return _finish(config, impressions, folder)
 
 
@@ -345,8 +337,11 @@ class _WritePart(beam.DoFn):
         write_file(FileSystems.join(folder, encoded.part.path), encoded.content)
 
 
-class _WriteDeadLetters(beam.DoFn):
+class WriteDeadLetters(beam.DoFn):
+    """DeadLetters -> a file of the folder `dead_letters`."""
+
     def process(self, letters: DeadLetters, folder: str) -> None:
+        """Writes those of one block."""
         name = f"{letters.log}-{letters.block:05d}-of-{letters.blocks:05d}.jsonl"
         write_file(FileSystems.join(folder, "dead_letters", name), letters.lines)
 

@@ -34,11 +34,11 @@ def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
-def check_replaceable(out: str) -> None:
+def check_replaceable(out: str, form: str = FORMAT) -> None:
     """Checks that nothing would be lost.
 
     Raises:
-      InputError: `out` is a file, or holds something that no run of the pipeline wrote.
+      InputError: `out` is a file, or holds something that no run which writes `form` wrote.
     """
     if is_local(out):
         path = Path(out)
@@ -47,14 +47,14 @@ def check_replaceable(out: str) -> None:
         if not path.exists() or not any(path.iterdir()):
             return
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if FORMAT in (path / SUMMARY).read_text(encoding="utf-8")[:200]:
+            if form in (path / SUMMARY).read_text(encoding="utf-8")[:200]:
                 return
     else:
         found = FileSystems.match([FileSystems.join(out, "**")])[0].metadata_list
         if not found:
             return
         summary = FileSystems.join(out, SUMMARY)
-        if FileSystems.exists(summary) and FORMAT.encode() in read_file(summary)[:200]:
+        if FileSystems.exists(summary) and form.encode() in read_file(summary)[:200]:
             return
     raise InputError(
         f"The output must be a new or empty folder, or one that an earlier run wrote. Received: {out!r}, which holds "
@@ -63,9 +63,9 @@ def check_replaceable(out: str) -> None:
 
 
 @contextlib.contextmanager
-def writing_beside(out: str) -> Iterator[str]:
+def writing_beside(out: str, form: str = FORMAT) -> Iterator[str]:
     """Gives a folder to write into; it takes the place of `out` when the block ends, and is removed if it raises."""
-    check_replaceable(out)
+    check_replaceable(out, form)
     out = out.rstrip("/")
     beside = _beside(out)
     if is_local(out):

@@ -9,9 +9,16 @@ runner the bytes travel in the elements.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from typing import Any, TypeAlias
 
+from apache_beam.runners.runner import PipelineRunner
+
+from pipelines.output_folder import is_local
+from pipelines.running import shares_disk
+
+_FOLDER = ".shuffle"
 # The bytes themselves; or a file of the shared folder, and where in it they lie: offset and length.
 Payload: TypeAlias = "bytes | tuple[str, int, int]"
 
@@ -27,6 +34,23 @@ class Shuffle:
         """Takes a folder that all workers see, or None where bytes are to travel in the elements."""
         self._folder = folder
         self._name: str | None = None
+
+    @classmethod
+    def inside(cls, folder: str, runner: PipelineRunner) -> Shuffle:
+        """On disk inside the folder that is written, where the runner allows it; else in the elements.
+
+        There it goes with the folder, whatever happens to the job.
+        """
+        if not (shares_disk(runner) and is_local(folder)):
+            return cls()
+        shared = os.path.join(folder, _FOLDER)
+        os.mkdir(shared)
+        return cls(shared)
+
+    def remove(self) -> None:
+        """Removes what lies on disk, when no step will ask for it any more."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the file: a copy in another process has one of its own."""

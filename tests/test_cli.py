@@ -62,7 +62,7 @@ def target(tiny_world: TinyWorld) -> Iterator[str]:
 def test_help_and_version() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("simulate", "examples", "train", "evaluate", "export", "serve", "rank", "demo"):
+    for command in ("simulate", "examples", "train", "evaluate", "export", "score", "serve", "rank", "demo"):
         assert re.search(rf"^  {command}\b", done.stdout, re.MULTILINE)
     assert run("--version").stdout.startswith("mmoe-ranker, version ")
 

@@ -13,7 +13,7 @@ import sys
 import click
 
 from mmoe_ranker import __version__
-from mmoe_ranker.cli import check, data, demo, models, serving
+from mmoe_ranker.cli import check, data, demo, models, score, serving
 from mmoe_ranker.cli.errors import sentence_for
 from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
@@ -49,7 +49,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mmoe-ranker")
 def cli() -> None:
-    """Multitask ranking from logs to a ranked list: simulate, examples, train, evaluate, export, serve, rank."""
+    """Multitask ranking from logs to a ranked list: simulate, examples, train, evaluate, export, score, serve, rank."""
     # Libraries may speak of errors; warnings are for our own parts to give, and they are about the user's data.
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("mmoe_ranker", "pipelines", "serving"):
@@ -67,6 +67,7 @@ for _command in (
     models.tune,
     models.evaluate,
     models.export,
+    score.score,
     serving.serve,
     serving.rank,
     demo.demo,

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from mmoe_ranker.cli.options import FOLDER, check_json_path, config_option, json_option, set_option, write_json
-from mmoe_ranker.cli.terminal import load_tensorflow
 from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.tensorflow_loading import load_tensorflow
 
 
 @click.command()

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from mmoe_ranker.cli.options import FOLDER
-from mmoe_ranker.cli.terminal import fail, load_tensorflow
+from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.tensorflow_loading import load_tensorflow
 
 
 @click.command()

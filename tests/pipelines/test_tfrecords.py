@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.tfrecords import crc32c, frame, tfrecord_gzip
+from pipelines import tfrecords
+from pipelines.tfrecords import crc32c, frame, read_tfrecord_gzip, tfrecord_gzip
 
 
 def bit_by_bit(data: bytes) -> int:
@@ -76,3 +79,35 @@ def test_bytes_do_not_depend_on_time_or_name():
     assert content[4:8] == bytes(4)
     assert content == tfrecord_gzip([pa.array([], pa.binary()), pa.array([b"x"])])
     assert gzip.decompress(content) == bytes(frame(pa.array([b"x"])))
+
+
+def read_back(content: bytes, piece: int) -> list[bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfrecords, "_PIECE", piece)
+        return [record for array in read_tfrecord_gzip(io.BytesIO(content)) for record in array.to_pylist()]
+
+
+@given(st.lists(st.binary(max_size=100), max_size=20), st.sampled_from([1, 13, 64, 1 << 20]))
+@settings(max_examples=50, deadline=None)
+def test_reading_gives_back_what_was_written(records, piece):
+    assert read_back(tfrecord_gzip([pa.array(records, pa.binary())]), piece) == records
+
+
+def test_files_that_follow_one_another_are_one():
+    one, other = (tfrecord_gzip([pa.array([record])]) for record in (b"a", b"b" * 3000))
+    assert read_back(one + other, 1000) == [b"a", b"b" * 3000]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_broken_byte_or_a_cut_is_noticed(data):
+    framed = bytes(frame(pa.array([b"first", b"", b"third" * 20], pa.binary())))
+    place = data.draw(st.integers(0, len(framed) - 1))
+    flipped = bytearray(framed)
+    flipped[place] ^= data.draw(st.integers(1, 255))
+    # A cut at the end of a record leaves a file like any other.
+    ends = {0, 21, 37}
+    cut = data.draw(st.integers(0, len(framed) - 1).filter(lambda cut: cut not in ends))
+    for broken in (gzip.compress(bytes(flipped)), gzip.compress(framed[:cut]), gzip.compress(framed)[:-1], framed):
+        with pytest.raises(ValueError, match=r"checksum|cut short|no whole gzip"):
+            read_back(broken, 1 << 20)

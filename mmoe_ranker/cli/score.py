@@ -1,0 +1,62 @@
+"""The command `score`: an exported model over examples or logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmoe_ranker.cli.terminal import elapsed
+from mmoe_ranker.config_loading import load_config
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--models", required=True, metavar="DIR", help="Folder of versions, as `export` writes it.")
+@click.option("--version", type=click.IntRange(min=0), help="Of the model; the newest by default.")
+@click.option("--examples", metavar="DIR", help="Folder of examples to score.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Of the examples; test by default.")
+@click.option("--impressions", metavar="GLOB", help="Instead: ranked-list logs to score, JSON lines or Parquet.")
+@click.option("--config", "config_path", metavar="FILE", help="YAML file, or a preset's name, of the logs.")
+@click.option("--out", required=True, metavar="DIR", help="Folder of scores to write.")
+@click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)
+@click.option(
+    "--score-weights", multiple=True, metavar="TERM=W", help="A weight of the combined score, instead of the exported."
+)
+@click.pass_context
+def score(
+    context: click.Context,
+    models: str,
+    version: int | None,
+    examples: str | None,
+    split: str | None,
+    impressions: str | None,
+    config_path: str | None,
+    out: str,
+    form: Any,
+    score_weights: tuple[str, ...],
+) -> None:
+    """Score examples or logs with an exported model, with Beam; takes every Beam option, as `examples` does."""
+    weights = dict(map(_weight, score_weights))
+    from pipelines.scoring import score_examples, score_logs
+
+    with elapsed("score"):
+        if examples is not None and impressions is None and config_path is None:
+            summary = score_examples(models, examples, split or "test", out, version, form, weights, context.args)
+            counts = summary["examples"]
+        elif impressions is not None and config_path is not None and examples is None and split is None:
+            config = load_config(config_path)
+            summary = score_logs(models, config, impressions, out, version, form, weights, context.args)
+            counts = summary["impressions"]
+        else:
+            raise click.UsageError("Give either --examples, with or without --split, or --impressions with --config.")
+    click.echo(f"Scored {counts['scored']:,} impressions with version {summary['model']['version']} into {out}.")
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"must be a term and its weight, such as click=0.5. Received: {text!r}.", param_hint="--score-weights"
+        ) from None
