@@ -12,6 +12,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.prediction_service import answering
 from serving.status import StatusError
+from serving.unserved import refusal
 from serving.versions import ModelVersions, VersionStatus
 
 
@@ -37,11 +38,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Is left to TF Serving."""
-        context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "HandleReloadConfigRequest is not served here: publish a version folder, which is picked up by itself, or "
-            "use TensorFlow Serving.",
-        )
+        with answering(context):
+            raise refusal("HandleReloadConfigRequest")
 
     def _requested(self, spec: Any) -> list[VersionStatus]:
         statuses = self._versions.statuses() if spec.name == self._versions.name else []

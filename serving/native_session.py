@@ -247,11 +247,15 @@ class NativeSession:
             )
         return [tensor.to_proto() for tensor in [NativeTensor(pointer) for pointer in results]]
 
+    def cancel(self) -> None:
+        """Ends the runs that are under way with CANCELLED; none may follow."""
+        with _Status() as status:
+            _library().TF_CloseSession(self._session, status)
+
     def close(self) -> None:
         """Frees the session; no run may be under way or follow."""
         library = _library()
-        with _Status() as status:
-            library.TF_CloseSession(self._session, status)
+        self.cancel()
         with _Status() as status:
             library.TF_DeleteSession(self._session, status)
         library.TF_DeleteGraph(self._graph)

@@ -7,32 +7,45 @@ server_core.cc (which servable) and servables/tensorflow/get_model_metadata_impl
 from __future__ import annotations
 
 import contextlib
+import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
+from serving.metrics import ServerMetrics
+from serving.protos import DT_STRING
 from serving.session import DEFAULT_SIGNATURE
 from serving.status import StatusError
+from serving.unserved import refusal
 from serving.versions import ModelVersions, Servable
 
 _SIGNATURE_DEF = "signature_def"
+# A shape may ask for more than was sent: the last value is then repeated, so that a message of 20 bytes can take all of
+# the machine's memory, and TF Serving's process with it. Far above what real requests repeat, this server refuses.
+_REPEATED_BYTES_LIMIT = 64 * 2**20
+_STRING_BYTES = 24  # what a tensor holds of a string beside its characters
+_LARGEST_NUMBER_BYTES = 16
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Answers inference requests for the versions of one model."""
 
-    def __init__(self, versions: ModelVersions) -> None:
+    def __init__(self, versions: ModelVersions, metrics: ServerMetrics | None = None) -> None:
         self._versions = versions
+        self._metrics = metrics
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Runs a signature of the requested version."""
-        with answering(context), self._servable(request) as servable:
+        began = time.perf_counter()
+        with answering(context, request.model_spec.name, self._metrics), self._servable(request) as servable:
             spec = request.model_spec
             signature_name = spec.signature_name or DEFAULT_SIGNATURE
             outputs = servable.model.run(
                 signature_name,
-                {alias: tensor.SerializeToString() for alias, tensor in request.inputs.items()},
+                {alias: _serialized(tensor) for alias, tensor in request.inputs.items()},
                 request.output_filter,
                 _timeout_ms(context),
             )
@@ -41,6 +54,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.model_spec.signature_name = signature_name
             for alias, tensor in outputs.items():
                 response.outputs[alias].MergeFromString(tensor.SerializeToString())
+            if self._metrics is not None:
+                self._metrics.observe_scores(outputs, servable.scores)
+                self._metrics.observe_request(time.perf_counter() - began)
             return response
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -64,15 +80,18 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Is left to TF Serving."""
-        _refuse(context, "Classify")
+        with answering(context, request.model_spec.name, self._metrics):
+            raise refusal("Classify")
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Is left to TF Serving."""
-        _refuse(context, "Regress")
+        with answering(context, request.model_spec.name, self._metrics):
+            raise refusal("Regress")
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Is left to TF Serving."""
-        _refuse(context, "MultiInference")
+        with answering(context):
+            raise refusal("MultiInference")
 
     def _servable(self, request: Any) -> contextlib.AbstractContextManager[Servable]:
         """The version that `request.model_spec` asks for, lent for the request."""
@@ -89,20 +108,33 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 @contextlib.contextmanager
-def answering(context: grpc.ServicerContext) -> Any:
-    """Ends the call with the code and message of a StatusError raised inside."""
+def answering(
+    context: grpc.ServicerContext, model_name: str = "", metrics: ServerMetrics | None = None
+) -> Iterator[None]:
+    """Ends the call with the code and message of a StatusError raised inside, and counts it where there are metrics."""
+    code = grpc.StatusCode.UNKNOWN  # what gRPC answers to any other exception
     try:
         yield
+        code = grpc.StatusCode.OK
     except StatusError as error:
+        code = error.code
         context.abort(error.code, error.details)
+    finally:
+        if metrics is not None:
+            metrics.count_request(model_name, code)
 
 
-def _refuse(context: grpc.ServicerContext, method: str) -> None:
-    context.abort(
-        grpc.StatusCode.UNIMPLEMENTED,
-        f"{method} is not served here: use Predict, which answers every signature and all objectives in one call, "
-        "or TensorFlow Serving.",
-    )
+def _serialized(tensor: Any) -> bytes:
+    """The tensor for the session's parser; empty, which no parser takes, where it would repeat a value too often."""
+    serialized: bytes = tensor.SerializeToString()
+    elements = math.prod(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.dtype == DT_STRING:
+        strings = tensor.string_val
+        sent = max(len(strings), len(tensor.tensor_content))
+        repeated = (elements - sent) * (_STRING_BYTES + (len(strings[-1]) if strings else 0))
+    else:
+        repeated = (elements - len(serialized)) * _LARGEST_NUMBER_BYTES  # a number takes at least a byte of a message
+    return serialized if repeated <= _REPEATED_BYTES_LIMIT else b""
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int | None:

@@ -81,6 +81,10 @@ class PythonSession:
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         return [self._encode(name, array) for name, array in zip(fetches, arrays, strict=True)]
 
+    def cancel(self) -> None:
+        """Ends the runs that are under way with CANCELLED; none may follow."""
+        self._session.close()
+
     def close(self) -> None:
         """Frees the session; no run may be under way or follow."""
         self._session.close()

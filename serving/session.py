@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -33,6 +34,9 @@ class Session(Protocol):
     def run(self, feeds: Sequence[tuple[str, Any]], fetches: Sequence[str], timeout_ms: int | None = None) -> list[Any]:
         """Runs the graph and returns one TensorProto a fetch."""
 
+    def cancel(self) -> None:
+        """Ends the runs that are under way."""
+
     def close(self) -> None:
         """Frees the session."""
 
@@ -55,6 +59,7 @@ class SavedModel:
 
     Attributes:
         signatures: Every SignatureDef of the SavedModel by name, `__saved_model_init_op` included.
+        observe_runtime: Is given the seconds of each run of the session that succeeds.
     """
 
     def __init__(self, session: Session) -> None:
@@ -65,6 +70,7 @@ class SavedModel:
             for name, signature in MetaGraphDef.FromString(session.meta_graph).signature_def.items()
         }
         session.meta_graph = b""
+        self.observe_runtime: Callable[[float], None] | None = None
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> SavedModel:
@@ -110,8 +116,15 @@ class SavedModel:
         _check_input_count(signature, inputs)
         feeds = self._feeds(signature, inputs)
         outputs = _outputs(signature, output_filter)
+        began = time.perf_counter()
         tensors = self._session.run(feeds, list(outputs.values()), timeout_ms)
+        if self.observe_runtime is not None:
+            self.observe_runtime(time.perf_counter() - began)
         return dict(zip(outputs, tensors, strict=True))
+
+    def cancel(self) -> None:
+        """Ends the runs that are under way with CANCELLED; none may follow."""
+        self._session.cancel()
 
     def close(self) -> None:
         """Frees the session; no run may be under way or follow."""

@@ -16,18 +16,20 @@ import pathlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import grpc
 
 from mmoe_ranker.errors import InputError
+from serving.metrics import ServerMetrics, scores_of
 from serving.session import SavedModel
 from serving.status import StatusError
 from serving.warmup import warm_up
 
 _LOG = logging.getLogger(__name__)
+_CANCEL_SECONDS = 10.0  # a kernel that is deep in its work looks for a cancellation only when it is done
 
 
 class State(IntEnum):
@@ -51,28 +53,34 @@ class VersionStatus:
 
 @dataclass
 class Servable:
-    """One loaded version and how many requests are on it."""
+    """One loaded version and how many requests are on it; `scores` names the outputs that are measured."""
 
     version: int
     model: SavedModel
+    scores: Sequence[str] = ()
     requests: int = 0
 
 
 class ModelVersions:
     """Serves the highest version below `folder` under the name `name`."""
 
-    def __init__(self, name: str, folder: pathlib.Path, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self, name: str, folder: pathlib.Path, poll_seconds: float = 1.0, metrics: ServerMetrics | None = None
+    ) -> None:
         """Prepares; nothing is read before `start`.
 
         Args:
             name: The name that requests call the model by.
             folder: Holds one folder a version, named by an integer.
             poll_seconds: Pause between two looks at `folder`; 0 looks once, at the start.
+            metrics: Where loads, warm-ups and runs are recorded, if anywhere.
         """
         self.name = name
         self._folder = folder
         self._poll_seconds = poll_seconds
+        self._metrics = metrics
         self._lock = threading.Lock()
+        self._returned = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._stopping = False
         self._statuses: dict[int, VersionStatus] = {}
@@ -115,12 +123,18 @@ class ModelVersions:
             self._poller.start()
 
     def stop(self) -> None:
-        """Ends polling and frees the model; no request may be under way or follow."""
+        """Ends polling and what is still under way, with CANCELLED, and frees the model; no request may follow."""
         self._stopping = True
         self._wake.set()
         if self._poller.is_alive():
             self._poller.join()
         self._retire_current()
+        with self._lock:
+            busy = [servable for servable in self._retired if servable.requests > 0]
+        for servable in busy:
+            servable.model.cancel()
+        with self._returned:
+            self._returned.wait_for(lambda: not any(servable.requests for servable in busy), _CANCEL_SECONDS)
         self._free_retired()
 
     @contextlib.contextmanager
@@ -145,6 +159,7 @@ class ModelVersions:
         finally:
             with self._lock:
                 servable.requests -= 1
+                self._returned.notify_all()
                 last_of_retired = servable is not self._current and servable.requests == 0
             if last_of_retired:
                 self._wake.set()
@@ -188,18 +203,29 @@ class ModelVersions:
         model = None
         try:
             model = SavedModel.load(folder)
+            loaded = time.perf_counter()
             records = warm_up(model, folder)
         except (StatusError, OSError) as error:
             if model is not None:
                 model.close()
+            if self._metrics is not None:
+                self._metrics.count_load(folder, None if model is None else loaded - began)
             status = error if isinstance(error, StatusError) else StatusError(grpc.StatusCode.UNKNOWN, str(error))
             self._failed.add(version)
             self._set(version, State.END, status)
             _LOG.error("Version %d of %s failed to load and is not served: %s", version, self.name, status)
             return None
-        seconds = time.perf_counter() - began
-        _LOG.info("Version %d of %s loaded in %.2f s, %d warm-up records", version, self.name, seconds, records)
-        return Servable(version, model)
+        warmed_up = time.perf_counter()
+        _LOG.info(
+            "Version %d of %s loaded in %.2f s, %d warm-up records", version, self.name, warmed_up - began, records
+        )
+        if self._metrics is None:
+            return Servable(version, model)
+        self._metrics.count_load(folder, loaded - began)
+        self._metrics.observe_warm_up(folder, warmed_up - loaded, records)
+        scores = scores_of(model)
+        model.observe_runtime = self._metrics.observe_runtime
+        return Servable(version, model, scores)
 
     def _retire_current(self, successor: Servable | None = None) -> None:
         with self._lock:

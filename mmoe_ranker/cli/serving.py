@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,65 @@ from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.tensorflow_loading import load_tensorflow
 
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
 
 @click.command()
 @click.option("--models", type=FOLDER, required=True, help="Folder of versions, as `export` writes it.")
 @click.option("--name", default="ranker", show_default=True, help="Model name that requests use.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8500, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback by default.")
-def serve(models: Path, name: str, port: int, host: str) -> None:
+@click.option("--poll-seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 looks once.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Show Prometheus metrics on this port.")
+@click.option("--tls-key", type=_FILE, help="PEM file of the server's private key.")
+@click.option("--tls-cert", type=_FILE, help="PEM file of its certificate.")
+@click.option("--tls-client-ca", type=_FILE, help="PEM file: clients must have a certificate of this authority.")
+@click.option("--max-request-bytes", type=click.IntRange(1, 2**31 - 1), default=2**31 - 1, show_default=True)
+def serve(
+    models: Path,
+    name: str,
+    port: int,
+    host: str,
+    poll_seconds: float,
+    metrics_port: int | None,
+    tls_key: Path | None,
+    tls_cert: Path | None,
+    tls_client_ca: Path | None,
+    max_request_bytes: int,
+) -> None:
     """Serve the newest version over TF Serving's gRPC protocol, until stopped."""
+    if (tls_key is None) != (tls_cert is None) or (tls_client_ca is not None and tls_cert is None):
+        given = [f"--tls-{what}" for what, path in _named(tls_key, tls_cert, tls_client_ca) if path is not None]
+        raise InputError(
+            f"`--tls-key` and `--tls-cert` are given together, with or without `--tls-client-ca`. "
+            f"Received: {' and '.join(given)} alone."
+        )
     # The server needs none of it, but the protos of tensorflow-serving-api import it.
     load_tensorflow()
     from serving.server import ModelServer
+    from serving.tls import server_credentials
 
-    server = ModelServer(models, name=name, port=port, host=host)
+    # A message that is no protobuf is its sender's mistake, and answered as such: no traceback here for each.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
+    server = ModelServer(
+        models,
+        name=name,
+        port=port,
+        host=host,
+        poll_seconds=poll_seconds,
+        metrics_port=metrics_port,
+        credentials=server_credentials(tls_key, tls_cert, tls_client_ca) if tls_key and tls_cert else None,
+        max_request_bytes=max_request_bytes,
+    )
     server.start()
+    if metrics_port is not None:
+        click.echo(f"Metrics at http://{host}:{server.metrics_port}/monitoring/prometheus/metrics")
     click.echo(f"Serving {name} from {models} at {host}:{server.port}.")
     server.wait()
+
+
+def _named(*paths: Path | None) -> list[tuple[str, Path | None]]:
+    return list(zip(("key", "cert", "client-ca"), paths, strict=True))
 
 
 @click.command()

@@ -1,0 +1,49 @@
+"""TLS for the server, from PEM files.
+
+TF Serving's `--ssl_config_file` holds the contents of the same files as `server_key`, `server_cert` and `custom_ca`;
+naming a client CA here is its `client_verify: true`: a client without a certificate of that authority is turned away.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import ssl
+
+import grpc
+
+from mmoe_ranker.errors import InputError
+
+
+def server_credentials(
+    key: pathlib.Path, cert: pathlib.Path, client_ca: pathlib.Path | None = None
+) -> grpc.ServerCredentials:
+    """Reads and checks the files; a file that is replaced later is read at the next start.
+
+    Args:
+        key: The server's private key, without a password.
+        cert: Its certificate, followed by those of the authorities between, if any.
+        client_ca: Certificates of the authorities that sign clients' certificates; None asks clients for none.
+
+    Raises:
+        InputError: a file cannot be read, is no PEM, or key and certificate are of different pairs.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key, password="")  # without one, OpenSSL would ask on the terminal
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The TLS key and certificate must be readable PEM files of one pair, the key without a password ({error})."
+            f" Received: {key} and {cert}"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except OSError as error:
+            raise InputError(
+                f"The client CA must be a readable PEM file of certificates ({error}). Received: {client_ca}"
+            ) from error
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), cert.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca else None,
+        require_client_auth=client_ca is not None,
+    )
