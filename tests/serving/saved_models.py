@@ -33,12 +33,21 @@ class HalfPlusTwo(tf.Module):
             "slow": tf.function(self.slow, input_signature=[tf.TensorSpec([], tf.int64, "steps")]),
             "positive": tf.function(self.positive, input_signature=[FLOATS]),
             "long_message": tf.function(self.long_message, input_signature=[FLOATS]),
+            "regress_x_to_y": tf.function(self.regress, input_signature=[tf.TensorSpec([None], tf.string, "inputs")]),
+            "classify_x_to_y": tf.function(self.classify, input_signature=[tf.TensorSpec([None], tf.string, "inputs")]),
         }
         tf.saved_model.save(self, str(folder), signatures=signatures)
         return folder
 
     def predict(self, x):
         return {"y": self.slope * x + self.offset}
+
+    def regress(self, inputs):
+        x = tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)})["x"]
+        return {"outputs": self.slope * x + self.offset}
+
+    def classify(self, inputs):
+        return {"scores": self.regress(inputs)["outputs"]}
 
     def two(self, x, z):
         return {"total": x + z, "product": x * z}
