@@ -61,17 +61,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] == METRICS_PATH:
             self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self.exposition())
         else:
-            error = (
-                f"Only {METRICS_PATH} is served here: there is no REST interface; use gRPC, or TensorFlow Serving. "
-                f"Received: GET {self.path}"
-            )
-            self._answer(501, "application/json", json.dumps({"error": error}).encode())
-
-    def do_POST(self) -> None:
-        self.do_GET()
+            self._refuse()
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: a line for each scrape would hide what matters."""
+
+    def _refuse(self) -> None:
+        error = (
+            f"Only {METRICS_PATH} is served here: there is no REST interface; use gRPC, or TensorFlow Serving. "
+            f"Received: {self.command} {self.path}"
+        )
+        self._answer(501, "application/json", json.dumps({"error": error}).encode())
+
+    def do_POST(self) -> None:
+        self._refuse()
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)

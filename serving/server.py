@@ -16,14 +16,15 @@ from concurrent import futures
 from types import FrameType
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from grpc_health.v1 import health, health_pb2
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from mmoe_ranker.errors import InputError
 from serving.metrics import ServerMetrics
 from serving.metrics_endpoint import MetricsEndpoint
 from serving.model_service import ModelService
 from serving.prediction_service import PredictionService
+from serving.registration import service_handler
 from serving.unserved import UnservedMethods
 from serving.versions import ModelVersions
 
@@ -148,10 +149,14 @@ class ModelServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        prediction_service = PredictionService(self._versions, self._metrics)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction_service, server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._versions), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        services = {
+            prediction_service_pb2.DESCRIPTOR: PredictionService(self._versions, self._metrics),
+            model_service_pb2.DESCRIPTOR: ModelService(self._versions),
+            health_pb2.DESCRIPTOR: self._health,
+        }
+        for file, servicer in services.items():
+            (service,) = file.services_by_name.values()
+            server.add_generic_rpc_handlers((service_handler(service, servicer),))
         server.add_generic_rpc_handlers((UnservedMethods(),))  # last: handlers are asked in turn
         return server
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,6 @@ def serve(
     from serving.server import ModelServer
     from serving.tls import server_credentials
 
-    # A message that is no protobuf is its sender's mistake, and answered as such: no traceback here for each.
-    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     server = ModelServer(
         models,
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +17,6 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     if given is not None:
         yield given
         return
-    # Thousands of tracebacks of messages that are no protobuf, which `mmoe-ranker serve` does not print either.
-    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     models = tmp_path_factory.mktemp("conformance")
     write_model(models)
     with ModelServer(models, name=NAME, port=0, poll_seconds=0.1, metrics_port=0) as server:
