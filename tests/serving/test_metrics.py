@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import urllib.request
 
 import grpc
@@ -82,14 +83,12 @@ def test_expired_deadline_is_counted_once_the_run_has_ended(half_plus_two):
     with ModelServer(half_plus_two, name=MODEL, port=0, metrics_port=0) as server, open_channel(server) as channel:
         with pytest.raises(grpc.RpcError):
             Stubs(channel).prediction.Predict(predict_request("slow", steps=np.int64(10**12)), timeout=0.3)
-        # `stop` waits for what is under way, and would not come back if the loop went on.
-        endpoint, server._endpoint = server._endpoint, None
-        server.stop()
-        assert endpoint is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/monitoring/prometheus/metrics") as response:
-            found = parsed(response.read().decode())
-        endpoint.close()
-    assert found[":tensorflow:serving:request_count", (MODEL, "DEADLINE_EXCEEDED")] == 1
+        expired = (":tensorflow:serving:request_count", (MODEL, "DEADLINE_EXCEEDED"))
+        end = time.monotonic() + 20
+        while expired not in (found := samples(server)):
+            assert time.monotonic() < end, "the loop goes on after the deadline"
+            time.sleep(0.05)
+    assert found[expired] == 1
     assert found[":tensorflow:serving:request_latency_count", ("Predict", "GRPC", MODEL)] == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+from tensorflow.core.framework import tensor_pb2
 
 from mmoe_ranker.errors import InputError
 from serving.server import ModelServer
@@ -54,6 +56,118 @@ def test_stop_finishes_what_is_under_way_and_refuses_the_rest(half_plus_two):
         assert under_way.result().outputs["steps"].int64_val == [300_000]
         stopping.join()
     server.stop()  # a second time does nothing
+
+
+def test_stop_under_load_loses_no_request(half_plus_two):
+    server = ModelServer(half_plus_two, name=MODEL, port=0)
+    server.start()
+    answered, refused, wrong = [0], [0], []
+    stopped = threading.Event()
+
+    def ask() -> None:
+        with open_channel(server) as channel:
+            stubs = Stubs(channel)
+            while not stopped.is_set():
+                try:
+                    answered[0] += stubs.prediction.Predict(predict_request(x=[2.0])).outputs["y"].float_val[0] == 3.0
+                except grpc.RpcError as error:
+                    refused[0] += 1
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:  # which a client may safely try elsewhere
+                        wrong.append(error)
+                    if stopping.is_set():
+                        return
+
+    stopping = threading.Event()
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert (refused[0], bool(answered[0])) == (0, True)
+    stopping.set()
+    server.stop()
+    for thread in threads:
+        thread.join(30)
+    stopped.set()
+    assert not wrong
+    assert refused[0] == len(threads)  # each once, when the server was gone
+
+
+def test_stop_cancels_what_outlasts_the_grace(half_plus_two):
+    server = ModelServer(half_plus_two, name=MODEL, port=0)
+    server.start()
+    with open_channel(server) as channel:
+        endless = Stubs(channel).prediction.Predict.future(predict_request("slow", steps=np.int64(10**15)))
+        time.sleep(0.3)
+        began = time.perf_counter()
+        server.stop(grace_seconds=0.2)
+        assert time.perf_counter() - began < 8
+        assert endless.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+    # No thread of the session is left, on which the end of the process would wait.
+    end = time.monotonic() + 8
+    while any(thread.name.startswith("ThreadPoolExecutor") and _busy(thread) for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _busy(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith("native_session.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def test_request_above_the_limit(half_plus_two):
+    with ModelServer(half_plus_two, name=MODEL, port=0, max_request_bytes=10_000) as server:
+        with open_channel(server) as channel:
+            stubs = Stubs(channel)
+            assert len(stubs.prediction.Predict(predict_request(x=np.zeros(2000, np.float32))).outputs) == 1
+            with pytest.raises(grpc.RpcError) as caught:
+                stubs.prediction.Predict(predict_request(x=np.zeros(3000, np.float32)))
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than max" in caught.value.details()
+            # The answer to a small request may be larger.
+            tensor = tensor_pb2.TensorProto(dtype=1, float_val=[2.0], tensor_shape={"dim": [{"size": 100_000}]})
+            assert len(stubs.prediction.Predict(predict_request(x=tensor)).outputs["y"].float_val) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("signature", "alias", "tensor"),
+    [
+        ("", "x", {"dtype": 1, "float_val": [1.0], "tensor_shape": {"dim": [{"size": 2**31}]}}),
+        ("", "x", {"dtype": 1, "tensor_shape": {"dim": [{"size": 2**16}, {"size": 2**16}]}}),
+        ("spell", "text", {"dtype": 7, "string_val": [b"a"], "tensor_shape": {"dim": [{"size": 2**28}]}}),
+        ("spell", "text", {"dtype": 7, "string_val": [b"a" * 10**6], "tensor_shape": {"dim": [{"size": 10**5}]}}),
+    ],
+)
+def test_tensor_that_would_repeat_one_value_for_gigabytes(stubs, signature, alias, tensor):
+    began = time.perf_counter()
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.prediction.Predict(predict_request(signature, **{alias: tensor_pb2.TensorProto(**tensor)}))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == f"tensor parsing error: {alias}"
+    assert time.perf_counter() - began < 2
+
+
+def test_message_that_is_no_protobuf_leaves_nothing_behind(stubs):
+    method = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+
+    def ask() -> None:
+        with pytest.raises(grpc.RpcError) as caught:
+            method(b"\xff\xff")
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert caught.value.details() == "The request is no tensorflow.serving.PredictRequest."
+
+    def calls_kept() -> int:
+        gc.collect()
+        return sum(type(thing).__name__ == "_RPCState" for thing in gc.get_objects())
+
+    ask()
+    before = calls_kept()
+    for _ in range(50):
+        ask()
+    assert calls_kept() < before + 25
 
 
 @pytest.mark.slow
