@@ -37,7 +37,7 @@ def build(seed: int, number: int) -> tuple[str, bytes]:
     method, make = draw.choices(
         [(PREDICT, _predict), (METADATA, _metadata), (STATUS, _status)], weights=[10, 1, 1], k=1
     )[0]
-    message: bytes = make(draw).SerializeToString()
+    message: bytes = make(draw).SerializeToString(deterministic=True)  # otherwise a map's order is the process's
     if draw.random() < 0.4:
         message = draw.choice(_DAMAGES)(draw, message)
     return method, message

@@ -1,4 +1,4 @@
-"""A publish that is killed leaves the models as they were: the last complete version is served, and the next one too."""
+"""A publish that is killed leaves the versions as they were: the last complete one is served, and so is the next."""
 
 from __future__ import annotations
 
@@ -26,16 +26,8 @@ def served_version(models: Path) -> int:
 def test_last_complete_version_is_served_after_a_kill(tiny_world: TinyWorld, tmp_path: Path) -> None:
     models = tmp_path / "models"
     complete = int(shutil.copytree(tiny_world.version, models / tiny_world.version.name).name)
-    command = [
-        sys.executable,
-        "-m",
-        "mmoe_ranker",
-        "export",
-        "--workdir",
-        str(tiny_world.workdir),
-        "--out",
-        str(models),
-    ]
+    arguments = ["export", "--workdir", str(tiny_world.workdir), "--out", str(models)]
+    command = [sys.executable, "-m", "mmoe_ranker", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as publisher:
         # The variables are written first, the graph after them, and the whole is checked before it is renamed.
         while not list(models.glob(".export-*/variables/*")):

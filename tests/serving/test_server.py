@@ -119,17 +119,19 @@ def _busy(thread: threading.Thread) -> bool:
 
 
 def test_request_above_the_limit(half_plus_two):
-    with ModelServer(half_plus_two, name=MODEL, port=0, max_request_bytes=10_000) as server:
-        with open_channel(server) as channel:
-            stubs = Stubs(channel)
-            assert len(stubs.prediction.Predict(predict_request(x=np.zeros(2000, np.float32))).outputs) == 1
-            with pytest.raises(grpc.RpcError) as caught:
-                stubs.prediction.Predict(predict_request(x=np.zeros(3000, np.float32)))
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "larger than max" in caught.value.details()
-            # The answer to a small request may be larger.
-            tensor = tensor_pb2.TensorProto(dtype=1, float_val=[2.0], tensor_shape={"dim": [{"size": 100_000}]})
-            assert len(stubs.prediction.Predict(predict_request(x=tensor)).outputs["y"].float_val) == 100_000
+    with (
+        ModelServer(half_plus_two, name=MODEL, port=0, max_request_bytes=10_000) as server,
+        open_channel(server) as channel,
+    ):
+        stubs = Stubs(channel)
+        assert len(stubs.prediction.Predict(predict_request(x=np.zeros(2000, np.float32))).outputs) == 1
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.prediction.Predict(predict_request(x=np.zeros(3000, np.float32)))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in caught.value.details()
+        # The answer to a small request may be larger.
+        tensor = tensor_pb2.TensorProto(dtype=1, float_val=[2.0], tensor_shape={"dim": [{"size": 100_000}]})
+        assert len(stubs.prediction.Predict(predict_request(x=tensor)).outputs["y"].float_val) == 100_000
 
 
 @pytest.mark.parametrize(
