@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-fast lint format bench evidence notebooks clean
+.PHONY: demo test test-fast conformance lint format bench evidence notebooks clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -24,6 +24,11 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest tests -m "not slow"
+
+# make conformance TARGET=localhost:8500 MODELS=/tmp/half_plus_two METRICS=localhost:8501; without any, our own server
+conformance: $(READY)
+	CONFORMANCE_TARGET=$(TARGET) CONFORMANCE_MODELS=$(MODELS) CONFORMANCE_METRICS=$(METRICS) \
+		$(BIN)/python -m pytest tests/conformance
 
 lint: $(READY)
 	$(BIN)/ruff check .

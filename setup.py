@@ -21,6 +21,7 @@ EXTRAS = {
     "serving": [
         "grpcio>=1.66,<2",
         "grpcio-health-checking>=1.66,<2",
+        "prometheus-client>=0.20,<1",
         "tensorflow>=2.18,<2.22",
         "tensorflow-serving-api>=2.18,<2.22",
     ],
