@@ -109,8 +109,14 @@ def event_values(values: pa.Array) -> Checked:
 
 
 def timestamps(values: pa.Array) -> Checked:
-    """UTC seconds to integer microseconds, rounded half to even; a missing time is not right."""
-    if not pa.types.is_integer(values.type) and not pa.types.is_floating(values.type):
+    """UTC seconds to integer microseconds, rounded half to even, or times with a zone; a missing one is not right."""
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # Safe is off for nanoseconds, which are cut off.
+        micros = values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).fill_null(0).to_numpy()
+        right = (micros >= EARLIEST_SECONDS * 1_000_000) & (micros < LATEST_SECONDS * 1_000_000)
+        return pa.array(np.where(right, micros, 0)), right
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         column, _ = _refused(values, pa.int64())
         return column, np.zeros(len(values), bool)
     seconds = values.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)

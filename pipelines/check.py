@@ -140,7 +140,7 @@ def run(
     runner = runner_for(options)
     pipeline = beam.Pipeline(runner=runner, options=options)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
-    blocks, num_buckets = create_blocks(pipeline, globs, num_shards)
+    blocks, num_buckets = create_blocks(config, pipeline, globs, num_shards)
     with _shared_folder(options) as folder:
         shuffle = Shuffle.inside(folder, runner)
         logs = blocks | "GroupParts" >> GroupParts(config, num_buckets, num_shards, shuffle)

@@ -34,8 +34,16 @@ from pipelines.asof_questions import asof_keys
 from pipelines.batches import ImpressionBatch, rows_by_key, table_from_bytes
 from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
 from pipelines.joining import join
-from pipelines.log_blocks import LogBlock, list_blocks, table_log
-from pipelines.log_reading import COUNTS, DEAD_LETTERS, DeadLetters, ReadFeedback, ReadImpressions
+from pipelines.log_blocks import table_log
+from pipelines.log_reading import (
+    COUNTS,
+    DEAD_LETTERS,
+    DeadLetters,
+    GatherDeadLetters,
+    ReadFeedback,
+    ReadImpressions,
+)
+from pipelines.log_sources import find_log
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.own_histories import history_keys, own_events
 from pipelines.part_writing import in_time_order, part_bytes
@@ -72,7 +80,7 @@ class EncodedPart:
 
 
 class GroupParts(beam.PTransform):
-    """The job up to its parts: {`impressions`, `feedback`, each `table_log`: LogBlocks} -> a dict of collections.
+    """The job up to its parts: {`impressions`, `feedback`, each `table_log`: LogBlocks or TableRows} -> a dict of collections.
 
     `grouped`: ((split, index, count) of a part, payloads of its joined batches); `feedback`: (bucket, payload of a
     feedback table), as read; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
@@ -127,7 +135,7 @@ class GroupParts(beam.PTransform):
         return {
             "grouped": assigned.batches | "GroupByPart" >> beam.GroupByKey(),
             "feedback": feedback.batches,
-            "dead_letters": letters | "AllDeadLetters" >> beam.Flatten(),
+            "dead_letters": letters | "AllDeadLetters" >> beam.Flatten() | "GatherDeadLetters" >> GatherDeadLetters(),
             "counts": [*counts, assigned[COUNTS]]
             | "AllCounts" >> beam.Flatten()
             | "MergeCounts" >> beam.CombineGlobally(_MergeCounts()),
@@ -269,7 +277,8 @@ def run(
 
     Args:
       config: the config; a copy lies in the folder.
-      impressions: path or glob of the ranked-list log: JSON lines (`.jsonl`, `.json`, also `.gz`) or `.parquet`.
+      impressions: path or glob of the ranked-list log: JSON lines (`.jsonl`, `.json`, also `.gz`) or `.parquet`; or
+        `bigquery://PROJECT.DATASET.TABLE`.
       feedback: path or glob of the feedback log, likewise.
       out: the folder; it appears when everything is done, in place of one that an earlier run wrote.
       beam_args: Beam options, and `--num_shards`.
@@ -288,7 +297,7 @@ def run(
     pipeline = beam.Pipeline(runner=runner, options=options)
     check_replaceable(out)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
-    blocks, num_buckets = create_blocks(pipeline, globs, num_shards)
+    blocks, num_buckets = create_blocks(config, pipeline, globs, num_shards)
     with writing_beside(out) as folder:
         shuffle = Shuffle.inside(folder, runner)
         built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, shuffle)
@@ -315,21 +324,16 @@ def num_shards_of(options: PipelineOptions) -> int | None:
 
 
 def create_blocks(
-    pipeline: beam.Pipeline, globs: Mapping[str, str], num_shards: int | None
+    config: Config, pipeline: beam.Pipeline, globs: Mapping[str, str], num_shards: int | None
 ) -> tuple[dict[str, beam.PCollection], int]:
-    """Each log as a collection of blocks, and the number of buckets to join them in.
+    """Each log as a collection of blocks or rows, and the number of buckets to join them in.
 
     Raises:
-      InputError: no file matches a log's glob, or one is of a kind that is not read.
+      InputError: no file matches a log's glob, or one is of a kind that is not read; or so with a BigQuery table.
     """
-    listed = {log: list_blocks(log, pattern) for log, pattern in globs.items()}
-    blocks = {log: _create(pipeline, log.capitalize(), found) for log, (found, _) in listed.items()}
-    return blocks, num_shards or max(2, -(-sum(size for _, size in listed.values()) // _BUCKET_BYTES))
-
-
-def _create(pipeline: beam.Pipeline, name: str, blocks: list[LogBlock]) -> beam.PCollection:
-    listed = pipeline | f"{name}Blocks" >> beam.Create(blocks)
-    return listed | f"{name}Spread" >> beam.Reshuffle()
+    logs = {log: find_log(config, pipeline.options, log, pattern) for log, pattern in globs.items()}
+    blocks = {name: log.read(pipeline) for name, log in logs.items()}
+    return blocks, num_shards or max(2, -(-sum(log.size for log in logs.values()) // _BUCKET_BYTES))
 
 
 class _WritePart(beam.DoFn):

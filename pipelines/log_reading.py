@@ -8,7 +8,7 @@ import json
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from mmoe_ranker.config import Config
-from pipelines.batches import FEEDBACK_SCHEMA, ImpressionBatch, bucket_of, rows_by_key, table_to_bytes
+from pipelines.batches import (
+    FEEDBACK_SCHEMA,
+    ImpressionBatch,
+    bucket_of,
+    rows_by_key,
+    table_from_bytes,
+    table_to_bytes,
+)
+from pipelines.bigquery import TableRows, content_order
 from pipelines.json_lines import (
     WANTED_FEEDBACK_FIELDS,
     LineParser,
@@ -44,7 +52,7 @@ COUNTS = "counts"
 
 @dataclasses.dataclass(frozen=True)
 class DeadLetters:
-    """The bad records of one block, as lines of the dead-letter file."""
+    """Bad records as lines of dead-letter file `block` of `blocks`: of one block, or of some rows of a table."""
 
     log: str
     block: int
@@ -62,21 +70,35 @@ class ReadLog(beam.DoFn):
         self._letters: list[tuple[int, str]] = []
         self._counts: Counter[tuple[str, ...]] = Counter()
 
-    def process(self, block: LogBlock) -> Iterator[Any]:
-        """Reads one block."""
+    def process(self, block: LogBlock | TableRows) -> Iterator[Any]:
+        """Reads one block, or some rows of a table."""
         self._letters, self._counts = [], Counter()
-        reader = self._read_parquet if block.kind == "parquet" else self._read_lines
-        for requests, batch in reader(block):
+        for requests, batch in self._read(block):
             for bucket, rows in rows_by_key(bucket_of(requests, self._num_buckets)):
                 yield bucket, self._shuffle.put(self._to_bytes(batch, rows))
-        if self._letters:
-            # In order of the log: lines that are no JSON were found before the others.
-            self._letters.sort(key=operator.itemgetter(0))
-            lines = "".join(line for _, line in self._letters).encode("utf-8", "backslashreplace")
-            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, DeadLetters(block.log, block.index, block.count, lines))
+        for letters in self._dead_letters(block):
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, letters)
         yield beam.pvalue.TaggedOutput(COUNTS, dict(self._counts))
 
-    def _refuse(self, block: LogBlock, order: int, reason: str, record: Any) -> None:
+    def _read(self, block: LogBlock | TableRows) -> Iterator[Any]:
+        if isinstance(block, TableRows):
+            table = table_from_bytes(block.stream)
+            return self._read_rows(block, table, content_order(table))
+        return self._read_parquet(block) if block.kind == "parquet" else self._read_lines(block)
+
+    def _dead_letters(self, block: LogBlock | TableRows) -> Iterator[DeadLetters]:
+        # In order of the log: lines that are no JSON were found before the others.
+        self._letters.sort(key=operator.itemgetter(0))
+        files: dict[tuple[int, int], list[str]] = {}
+        for order, line in self._letters:
+            of_table = (order % self._num_buckets, self._num_buckets)
+            files.setdefault(of_table if isinstance(block, TableRows) else (block.index, block.count), []).append(line)
+        for file, lines in files.items():
+            if isinstance(block, TableRows):
+                lines.sort()
+            yield DeadLetters(block.log, *file, "".join(lines).encode("utf-8", "backslashreplace"))
+
+    def _refuse(self, block: LogBlock | TableRows, order: int, reason: str, record: Any) -> None:
         self._counts[(block.log, "dead_letters", reason)] += 1
         letter = {"reason": reason, "source": block.path, "record": _plain(record)}
         self._letters.append((order, json.dumps(letter, ensure_ascii=False) + "\n"))
@@ -108,19 +130,23 @@ class ReadLog(beam.DoFn):
     def _read_parquet(self, block: LogBlock) -> Iterator[Any]:
         for row, table in read_tables(block, self._parquet_columns(), self._repeating_columns()):
             order = block.first_order + row + np.arange(table.num_rows)
-            self._counts[(block.log, "records")] += table.num_rows
             broken = not_utf8(table)
             for place in np.flatnonzero(broken).tolist():
                 record = {name: readable(table[name][place]) for name in table.column_names}
                 self._refuse(block, int(order[place]), "record: must be UTF-8", record)
             if broken.any():
                 table, order = table.filter(pa.array(~broken)), order[~broken]
-            good, suspect = self._read_table(block, table, order)
-            yield good
-            left = table.filter(pa.array(suspect)).to_pylist()
-            flat = not is_nested(table)
-            records = [(int(place), record, flat) for place, record in zip(order[suspect], left, strict=True)]
-            yield from self._read_records(block, records)
+            self._counts[(block.log, "records")] += int(broken.sum())
+            yield from self._read_rows(block, table, order)
+
+    def _read_rows(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> Iterator[Any]:
+        self._counts[(block.log, "records")] += table.num_rows
+        good, suspect = self._read_table(block, table, order)
+        yield good
+        left = table.filter(pa.array(suspect)).to_pylist()
+        flat = not is_nested(table)
+        records = [(int(place), record, flat) for place, record in zip(order[suspect], left, strict=True)]
+        yield from self._read_records(block, records)
 
     @abc.abstractmethod
     def _wanted(self) -> Wanted:
@@ -135,11 +161,11 @@ class ReadLog(beam.DoFn):
         return []
 
     @abc.abstractmethod
-    def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
+    def _read_table(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         """The good rows as (requests, batch), and which rows need to be looked at one by one."""
 
     @abc.abstractmethod
-    def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
+    def _read_records(self, block: LogBlock | TableRows, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
         """The good ones among doubtful records, as (requests, batch); the others become dead letters."""
 
     @abc.abstractmethod
@@ -154,20 +180,21 @@ class ReadImpressions(ReadLog):
         return wanted_impression_fields(self._config)
 
     def _parquet_columns(self) -> list[str]:
-        features = [feature.name for feature in self._config.features if feature.is_logged]
-        own = ["request_id", "timestamp", "context", "impressions", "position", self._config.item_key]
-        return own + features
+        return ["context", "impressions", *impression_columns(self._config)]
 
     def _repeating_columns(self) -> list[str]:
         return ["request_id", *(feature.name for feature in self._config.side("context"))]
 
-    def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
-        read = nested_impressions if is_nested(table) or block.kind != "parquet" else flat_impressions
+    def _read_table(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
+        of_lines = isinstance(block, LogBlock) and block.kind != "parquet"
+        read = nested_impressions if is_nested(table) or of_lines else flat_impressions
         batch, suspect = read(self._config, table, order)
+        if isinstance(block, TableRows) and read is flat_impressions:
+            batch = _placed_by_content(batch, order[~suspect])
         self._counts[(block.log, "rows")] += batch.impressions.num_rows
         return _by_request(batch), suspect
 
-    def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
+    def _read_records(self, block: LogBlock | TableRows, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
         taken = []
         for order, record, flat in records:
             try:
@@ -196,15 +223,15 @@ class ReadFeedback(ReadLog):
         return WANTED_FEEDBACK_FIELDS
 
     def _parquet_columns(self) -> list[str]:
-        return list(WANTED_FEEDBACK_FIELDS)
+        return feedback_columns()
 
-    def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
+    def _read_table(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         events, suspect, ignored = feedback(self._config, table)
         self._counts[(block.log, "rows")] += events.num_rows
         self._counts.update({(block.log, "ignored", name): many for name, many in ignored.items()})
         return (events["_request"], events), suspect
 
-    def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
+    def _read_records(self, block: LogBlock | TableRows, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
         rows = []
         for order, record, _ in records:
             try:
@@ -223,6 +250,49 @@ class ReadFeedback(ReadLog):
 
     def _to_bytes(self, batch: pa.Table, rows: np.ndarray) -> bytes:
         return table_to_bytes(batch.take(pa.array(rows)))
+
+
+class GatherDeadLetters(beam.PTransform):
+    """DeadLetters -> one a file, with sorted lines where it came in pieces: what rows come together is chance."""
+
+    def expand(self, letters: beam.PCollection) -> beam.PCollection:
+        """Wires the steps."""
+        return letters | beam.ParDo(_KeyByFile()) | beam.GroupByKey() | beam.ParDo(_GatherFile())
+
+
+class _KeyByFile(beam.DoFn):
+    def process(self, letters: DeadLetters) -> Iterator[tuple[tuple[str, int, int], bytes]]:
+        yield (letters.log, letters.block, letters.blocks), letters.lines
+
+
+class _GatherFile(beam.DoFn):
+    def process(self, element: tuple[tuple[str, int, int], Iterable[bytes]]) -> Iterator[DeadLetters]:
+        file, several = element
+        pieces = list(several)
+        if len(pieces) > 1:
+            pieces = sorted(line for piece in pieces for line in piece.splitlines(keepends=True))
+        yield DeadLetters(*file, b"".join(pieces))
+
+
+def impression_columns(config: Config) -> list[str]:
+    """The columns of a flat table of impressions."""
+    logged = [feature.name for feature in config.features if feature.is_logged]
+    return ["request_id", "timestamp", "position", config.item_key, *logged]
+
+
+def feedback_columns() -> list[str]:
+    """The columns of a table of feedback."""
+    return list(WANTED_FEEDBACK_FIELDS)
+
+
+def _placed_by_content(batch: ImpressionBatch, order: np.ndarray) -> ImpressionBatch:
+    """A flat batch whose rows stand nowhere: which rows follow one another, and so share a context, is chance."""
+    contexts, impressions = batch.contexts, batch.impressions
+    nowhere = pa.array(np.zeros(contexts.num_rows, np.int64))
+    return ImpressionBatch(
+        contexts.set_column(contexts.column_names.index("_order"), "_order", nowhere),
+        impressions.set_column(impressions.column_names.index("_index"), "_index", pa.array(order)),
+    )
 
 
 def _by_request(batch: ImpressionBatch) -> tuple[pa.ChunkedArray, ImpressionBatch]:

@@ -7,6 +7,7 @@ so that equal mistakes have equal reasons.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import decimal
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import canonical_category, feature_field
 from pipelines.canonical_columns import EARLIEST_SECONDS, LARGEST_VALUE, LATEST_SECONDS
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_NOT_THIS_CENTURY = "must be UTC seconds from the year 2000 to 2099"
 
 
 class BadRecord(ValueError):
@@ -179,17 +183,22 @@ def feature_value(config: Config, feature: Any, value: Any) -> Any:
 
 
 def timestamp_micros(value: Any, name: str = "timestamp") -> int:
-    """UTC seconds, of the field called `name`, to integer microseconds, rounded half to even.
+    """UTC seconds, of the field called `name`, to integer microseconds, rounded half to even; or a time with its zone.
 
     Raises:
-      BadRecord: missing, not a number, or not in this century.
+      BadRecord: missing, not a number or time, or not in this century.
     """
     if value is None:
         raise BadRecord(f"{name}: missing")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        micros = (value - _EPOCH) // datetime.timedelta(microseconds=1)
+        if not EARLIEST_SECONDS * 1_000_000 <= micros < LATEST_SECONDS * 1_000_000:
+            raise BadRecord(f"{name}: {_NOT_THIS_CENTURY}")
+        return micros
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
         raise BadRecord(f"{name}: must be a number of seconds")
     if not EARLIEST_SECONDS <= value < LATEST_SECONDS:
-        raise BadRecord(f"{name}: must be UTC seconds from the year 2000 to 2099")
+        raise BadRecord(f"{name}: {_NOT_THIS_CENTURY}")
     return round(float(value) * 1e6)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
@@ -53,6 +54,8 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
         raise InputError(
             f"Every option must be one of this command's or a Beam pipeline option. Received: {' '.join(unknown)!r}."
         )
+    # The logs are listed before there is a pipeline, by file systems that have options of their own.
+    FileSystems.set_options(options)
     return options
 
 

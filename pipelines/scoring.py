@@ -147,7 +147,7 @@ def score_logs(
             f"score those. Received: the features {', '.join(absent)}."
         )
     check_replaceable(out, FORMAT)
-    blocks, num_buckets = create_blocks(pipeline, {"impressions": impressions}, num_shards)
+    blocks, num_buckets = create_blocks(config, pipeline, {"impressions": impressions}, num_shards)
     handler = _handler(models, version, config, score_weights, labels=False)
     # Nothing of a log to score is for training: no vocabularies are counted and no negatives are left out.
     update = {"split": Split(validation_start=_LONG_AGO, test_start=_LONG_AGO), "sampling": None}

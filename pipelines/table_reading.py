@@ -19,6 +19,7 @@ from mmoe_ranker.config_tables import Table
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import feature_field
 from pipelines.batches import table_to_bytes
+from pipelines.bigquery import TableRows
 from pipelines.canonical_columns import Checked, arrow_type, check_feature, identifiers, integers, timestamps
 from pipelines.json_lines import Wanted
 from pipelines.log_blocks import LogBlock, table_log
@@ -55,6 +56,12 @@ def table_features(config: Config, table: str) -> tuple[Feature, ...]:
     return tuple(feature for feature in config.features if feature.table == table)
 
 
+def table_columns(config: Config, table: Table) -> list[str]:
+    """The columns that are read of a table: its key, since when a row holds, and what features take."""
+    time = [] if table.timestamp is None else [table.timestamp]
+    return [table.key, *time, *(_column(feature) for feature in table_features(config, table.name))]
+
+
 def table_schema(config: Config, table: str) -> pa.Schema:
     """Rows of a table as they are joined: key, time (UTC microseconds), place in the files, values by feature."""
     meta = [("_key", pa.string()), ("_time", pa.int64()), ("_order", pa.int64())]
@@ -62,7 +69,7 @@ def table_schema(config: Config, table: str) -> pa.Schema:
 
 
 class ReadTable(ReadLog):
-    """LogBlock -> (bucket of the key, payload of rows of the table); tags: dead letters, counts."""
+    """LogBlock or TableRows -> (bucket of the key, payload of rows of the table); tags: dead letters, counts."""
 
     def __init__(self, config: Config, table: Table, num_buckets: int, shuffle: Shuffle):
         super().__init__(config, num_buckets, shuffle)
@@ -73,10 +80,9 @@ class ReadTable(ReadLog):
         return dict.fromkeys(self._parquet_columns())
 
     def _parquet_columns(self) -> list[str]:
-        time = [] if self._table.timestamp is None else [self._table.timestamp]
-        return [self._table.key, *time, *(_column(feature) for feature in self._features)]
+        return table_columns(self._config, self._table)
 
-    def _read_table(self, block: LogBlock, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
+    def _read_table(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         columns = Columns(table)
         key, right = _keys(self._config, self._table.key, columns.get(self._table.key))
         right = right.copy()
@@ -93,7 +99,7 @@ class ReadTable(ReadLog):
         rows = rows.filter(pa.array(right))
         return (rows["_key"], rows), ~right
 
-    def _read_records(self, block: LogBlock, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
+    def _read_records(self, block: LogBlock | TableRows, records: list[tuple[int, Any, bool]]) -> Iterator[Any]:
         taken = []
         for order, record, _ in records:
             try:
