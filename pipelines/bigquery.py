@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from mmoe_ranker.errors import InputError
 from pipelines.batches import table_to_bytes
 from pipelines.json_lines import Wanted
+from pipelines.log_blocks import the
 
 SCHEME = "bigquery://"
 _BATCH_ROWS = 1 << 12
@@ -43,7 +44,7 @@ _TYPES: dict[str, pa.DataType] = {
 class TableLog:
     """A log that is a table: its name, the columns that the config names, and the bytes of the whole table."""
 
-    log: Literal["impressions", "feedback"]
+    log: str
     path: str
     schema: pa.Schema
     size: int
@@ -58,44 +59,45 @@ class TableLog:
 class TableRows:
     """Some rows of a table, as an Arrow stream."""
 
-    log: Literal["impressions", "feedback"]
+    log: str
     path: str
     stream: bytes
 
 
 def find_table(
-    log: Literal["impressions", "feedback"], path: str, nested: Wanted, flat: list[str], options: PipelineOptions
+    log: str, path: str, columns: list[str], options: PipelineOptions, nested: Wanted | None = None
 ) -> TableLog:
     """Looks a table up.
 
     Args:
-      log: which log it is.
+      log: which log it is: impressions, feedback, or the `table_log` of a table.
       path: `bigquery://PROJECT.DATASET.TABLE`.
-      nested: the fields to read where the table holds nested records.
-      flat: the columns to read where a row is one impression or event.
+      columns: those to read where a row is one impression or event.
       options: of the job, with credentials and project.
+      nested: the fields to read where a row is a request with its list of impressions.
 
     Raises:
       InputError: the extra `bigquery` is not installed, there is no such table, or a column is of a type not read.
     """
     name = re.fullmatch(rf"{SCHEME}(?P<project>[\w:.-]+)\.(?P<dataset>\w+)\.(?P<table>[\w$-]+)", path)
     if name is None:
-        raise InputError(f"The {log} log must be named {SCHEME}PROJECT.DATASET.TABLE. Received: {path!r}.")
+        raise InputError(f"{the(log)} must be named {SCHEME}PROJECT.DATASET.TABLE. Received: {path!r}.")
     try:
         table = _connector().lookup.from_pipeline_options(options).get_table(*name.groups())
     except InputError:
         raise
     except Exception as error:  # clients, credentials and transport each raise types of their own
         reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"The {log} log must be a BigQuery table that can be read ({reason}). Received: {path!r}."
-        ) from (None)
-    wanted = nested if any(field.name == "impressions" for field in table.schema.fields) else dict.fromkeys(flat)
+        raise InputError(f"{the(log)} must be a BigQuery table that can be read ({reason}). Received: {path!r}.") from (
+            None
+        )
+    is_nested = nested is not None and any(field.name == "impressions" for field in table.schema.fields)
+    wanted: Wanted = nested if nested is not None and is_nested else dict.fromkeys(columns)
     schema = pa.schema(_fields(path, table.schema.fields, wanted))
     return TableLog(log, path, schema, int(table.numBytes))
 
 
-class ReadTable(beam.PTransform):
+class ReadRows(beam.PTransform):
     """A pipeline's begin -> TableRows."""
 
     def __init__(self, table: TableLog):
@@ -106,7 +108,7 @@ class ReadTable(beam.PTransform):
         """Wires the connector's rows into batches."""
         table = self._table
         project, dataset, name = table.path[len(SCHEME) :].rsplit(".", 2)
-        rows = begin | "ReadRows" >> _connector().read(
+        rows = begin | "Rows" >> _connector().read(
             method="DIRECT_READ", table=f"{project}:{dataset}.{name}", selected_fields=table.selected
         )
         batches = rows | "Batch" >> beam.BatchElements(min_batch_size=_BATCH_ROWS, max_batch_size=_BATCH_ROWS)

@@ -31,7 +31,7 @@ from pipelines.check_measures import Measures, MergeMeasures
 from pipelines.check_measuring import measure_part
 from pipelines.impressions import GroupParts, create_blocks, num_shards_of
 from pipelines.output_folder import read_file, remove, write_file
-from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.running import make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.summary import refuse_empty
 from pipelines.table_reading import table_globs
@@ -137,12 +137,11 @@ def run(
     options = parse_options(beam_args)
     config = config.model_copy(update={"sampling": None})
     num_shards = num_shards_of(options)
-    runner = runner_for(options)
-    pipeline = beam.Pipeline(runner=runner, options=options)
+    pipeline = make_pipeline(options)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
     blocks, num_buckets = create_blocks(config, pipeline, globs, num_shards)
     with _shared_folder(options) as folder:
-        shuffle = Shuffle.inside(folder, runner)
+        shuffle = Shuffle.inside(folder, options)
         logs = blocks | "GroupParts" >> GroupParts(config, num_buckets, num_shards, shuffle)
         path = FileSystems.join(folder, "result")
         measures = (

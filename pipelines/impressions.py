@@ -47,7 +47,7 @@ from pipelines.log_sources import find_log
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.own_histories import history_keys, own_events
 from pipelines.part_writing import in_time_order, part_bytes
-from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.sampling import sample_negatives
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, hashed_split, plan_parts
@@ -80,7 +80,7 @@ class EncodedPart:
 
 
 class GroupParts(beam.PTransform):
-    """The job up to its parts: {`impressions`, `feedback`, each `table_log`: LogBlocks or TableRows} -> a dict of collections.
+    """The job up to its parts: {`impressions`, `feedback`, each `table_log`: blocks or rows} -> a dict of collections.
 
     `grouped`: ((split, index, count) of a part, payloads of its joined batches); `feedback`: (bucket, payload of a
     feedback table), as read; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `plan` (Plan).
@@ -293,13 +293,13 @@ def run(
     """
     options = parse_options(beam_args)
     num_shards = num_shards_of(options)
-    runner = runner_for(options)
-    pipeline = beam.Pipeline(runner=runner, options=options)
-    check_replaceable(out)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
+    check_paths(options, [*globs.values(), out])
+    pipeline = make_pipeline(options)
+    check_replaceable(out)
     blocks, num_buckets = create_blocks(config, pipeline, globs, num_shards)
     with writing_beside(out) as folder:
-        shuffle = Shuffle.inside(folder, runner)
+        shuffle = Shuffle.inside(folder, options)
         built = blocks | "BuildExamples" >> BuildExamples(config, num_buckets, num_shards, shuffle)
         _ = built["parts"] | "WriteParts" >> beam.ParDo(_WritePart(), folder)
         _ = built["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(), folder)
@@ -359,6 +359,11 @@ class _WriteTotals(beam.DoFn):
 
 def _finish(config: Config, impressions: str, folder: str) -> dict[str, Any]:
     totals = FileSystems.join(folder, _TOTALS)
+    if not FileSystems.exists(totals):
+        raise InputError(
+            "The output must be of a file system that the workers share with the process that starts the job. "
+            f"Received: {folder!r}, where nothing of theirs arrived."
+        )
     counts, report, plan = pickle.loads(read_file(totals))
     FileSystems.delete([totals])
     check_usable(config, impressions, counts, report, plan)

@@ -55,7 +55,8 @@ def table_log(name: str) -> str:
     return f"table-{name}"
 
 
-def _the(log: str) -> str:
+def the(log: str) -> str:
+    """How a sentence names a log or table."""
     return f"The table `{log.removeprefix('table-')}`" if log.startswith("table-") else f"The {log} log"
 
 
@@ -74,7 +75,7 @@ def list_blocks(log: str, pattern: str) -> tuple[list[LogBlock], int]:
         kind = next((kind for ending, kind in EXTENSIONS.items() if path.endswith(ending)), None)
         if kind is None:
             raise InputError(
-                f"{_the(log)} must be JSON lines or Parquet; allowed endings: {', '.join(EXTENSIONS)}. "
+                f"{the(log)} must be JSON lines or Parquet; allowed endings: {', '.join(EXTENSIONS)}. "
                 f"Received: {path!r}."
             )
         first = number << FILE_BITS
@@ -100,10 +101,10 @@ def _matches(log: str, pattern: str) -> list[tuple[str, int]]:
     except Exception as error:  # each file system raises types of its own
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{_the(log)} must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."
+            f"{the(log)} must be a path or glob of files that can be listed ({reason}). Received: {pattern!r}."
         ) from None
     if not found:
-        raise InputError(f"{_the(log)} must be a path or glob that matches at least one file. Received: {pattern!r}.")
+        raise InputError(f"{the(log)} must be a path or glob that matches at least one file. Received: {pattern!r}.")
     return sorted((entry.path, entry.size_in_bytes) for entry in found)
 
 
@@ -146,7 +147,7 @@ def _decompressed(block: LogBlock, file: Any) -> Iterator[bytes]:
 
 
 def _not_gzip(block: LogBlock, why: str) -> InputError:
-    return InputError(f"{_the(block.log)} must be whole gzip files ({why}). Received: {block.path!r}.")
+    return InputError(f"{the(block.log)} must be whole gzip files ({why}). Received: {block.path!r}.")
 
 
 def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from mmoe_ranker.config import Config
-from pipelines.bigquery import SCHEME, ReadTable, TableLog, find_table
-from pipelines.json_lines import WANTED_FEEDBACK_FIELDS, wanted_impression_fields
-from pipelines.log_blocks import LogBlock, list_blocks
+from pipelines.bigquery import SCHEME, ReadRows, TableLog, find_table
+from pipelines.json_lines import wanted_impression_fields
+from pipelines.log_blocks import LogBlock, list_blocks, table_log
 from pipelines.log_reading import feedback_columns, impression_columns
+from pipelines.table_reading import table_columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """A log that was found, of `size` bytes."""
+    """A log, or a table of users or the like, that was found, of `size` bytes."""
 
-    name: Literal["impressions", "feedback"]
+    name: str
     size: int
     source: TableLog | list[LogBlock]
 
@@ -27,18 +27,18 @@ class Log:
         """What `ReadImpressions` and `ReadFeedback` take: LogBlocks, which any worker may open, or TableRows."""
         name = self.name.capitalize()
         if isinstance(self.source, TableLog):
-            return pipeline | f"{name}Table" >> ReadTable(self.source)
+            return pipeline | f"{name}Table" >> ReadRows(self.source)
         listed = pipeline | f"{name}Blocks" >> beam.Create(self.source)
         return listed | f"{name}Spread" >> beam.Reshuffle()
 
 
-def find_log(config: Config, options: PipelineOptions, name: Literal["impressions", "feedback"], pattern: str) -> Log:
+def find_log(config: Config, options: PipelineOptions, name: str, pattern: str) -> Log:
     """Finds a log.
 
     Args:
       config: names the columns.
       options: of the job, for credentials.
-      name: which log.
+      name: `impressions`, `feedback`, or the `table_log` of a table.
       pattern: path or glob of files, or `bigquery://PROJECT.DATASET.TABLE`.
 
     Raises:
@@ -47,7 +47,11 @@ def find_log(config: Config, options: PipelineOptions, name: Literal["impression
     if not pattern.startswith(SCHEME):
         blocks, size = list_blocks(name, pattern)
         return Log(name, size, blocks)
-    fields: Any = wanted_impression_fields(config) if name == "impressions" else WANTED_FEEDBACK_FIELDS
-    columns = impression_columns(config) if name == "impressions" else feedback_columns()
-    table = find_table(name, pattern, fields, columns, options)
+    if name == "impressions":
+        table = find_table(name, pattern, impression_columns(config), options, nested=wanted_impression_fields(config))
+    elif name == "feedback":
+        table = find_table(name, pattern, feedback_columns(), options)
+    else:
+        [described] = [table for table in config.tables if table_log(table.name) == name]
+        table = find_table(name, pattern, table_columns(config, described), options)
     return Log(name, table.size, table)

@@ -50,7 +50,14 @@ def check_replaceable(out: str, form: str = FORMAT) -> None:
             if form in (path / SUMMARY).read_text(encoding="utf-8")[:200]:
                 return
     else:
-        found = FileSystems.match([FileSystems.join(out, "**")])[0].metadata_list
+        try:
+            found = FileSystems.match([FileSystems.join(out, "**")])[0].metadata_list
+        except Exception as error:  # each file system raises types of its own
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"The output must be a folder of a file system that is installed and can be listed ({reason}). "
+                f"Received: {out!r}."
+            ) from None
         if not found:
             return
         summary = FileSystems.join(out, SUMMARY)

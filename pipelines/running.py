@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
@@ -66,7 +66,7 @@ def runner_for(options: PipelineOptions) -> PipelineRunner:
       InputError: there is no such runner here.
     """
     name = options.view_as(StandardOptions).runner
-    if name is None or name.lower() in _LOCAL:
+    if name is None or runs_here(options):
         return _local_runner(options)
     try:
         return create_runner(name)
@@ -92,26 +92,89 @@ def _local_runner(options: PipelineOptions) -> PipelineRunner:
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 
-def shares_disk(runner: PipelineRunner) -> bool:
-    """Whether all of a runner's workers surely see this machine's files."""
-    return isinstance(runner, fn_runner.FnApiRunner)
+def runs_here(options: PipelineOptions) -> bool:
+    """Whether the job runs in this process, and workers that it starts itself."""
+    name = options.view_as(StandardOptions).runner
+    return name is None or name.lower() in _LOCAL
+
+
+def shares_disk(options: PipelineOptions) -> bool:
+    """Whether all workers surely see this machine's files: they run in this process, or are started by it."""
+    return runs_here(options) or options.view_as(PortableOptions).environment_type == "LOOPBACK"
+
+
+def check_paths(options: PipelineOptions, paths: Sequence[str]) -> None:
+    """Checks that workers can reach what the job reads and writes, as far as the runner's name tells.
+
+    Raises:
+      InputError: Dataflow is given a path of this machine.
+    """
+    name = options.view_as(StandardOptions).runner or ""
+    here = [path for path in paths if FileSystems.get_scheme(path) is None]
+    if here and name.rsplit(".", 1)[-1].lower() in ("dataflowrunner", "dataflow"):
+        raise InputError(
+            "Logs and output of a job on Dataflow must be of a file system that its workers reach, such as gs://. "
+            f"Received: {here[0]!r}."
+        )
+
+
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """A pipeline on the runner that the options name.
+
+    Raises:
+      InputError: there is no such runner here, or it lacks an option.
+    """
+    runner = runner_for(options)
+    try:
+        return beam.Pipeline(runner=runner, options=options)
+    except ValueError as error:
+        raise _not_taken(options.view_as(StandardOptions).runner, error) from None
+
+
+def _not_taken(runner: str | None, error: Exception) -> InputError:
+    return InputError(
+        f"The runner must be there and have the options that it needs ({_reason(error)}). Received: --runner {runner}."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What an error says at its end: those of runners may hold a traceback, those of clients several lines."""
+    text = str(error).strip()
+    if details := re.findall(r'details = "(.+)"', text):
+        return details[-1][:400]
+    last = text.splitlines()[-1] if "Traceback (most recent call last)" in text else text
+    return " ".join(last.split())[:400].rstrip(".") or f"it does not answer: {type(error).__name__}"
+
+
+class JobFailed(RuntimeError):
+    """A job that a runner took, and that failed there; the message is the runner's reason."""
 
 
 def run_and_wait(pipeline: beam.Pipeline) -> None:
     """Runs to the end.
 
     Raises:
-      InputError: a step found bad input; the step's own sentence.
+      InputError: a step found bad input, the step's own sentence; or the runner did not take the job.
+      JobFailed: it failed on another runner than the local one.
       OSError: a worker's disk is full (ENOSPC).
       ChildProcessError: a worker process was lost.
-      Exception: whatever else the runner raises.
+      Exception: whatever else the local runner raises.
     """
     with _quiet("apache_beam", "root"), noticing_lost_workers():
+        # Looked up first, because a portable runner forgets its name.
+        local, name = runs_here(pipeline.options), pipeline.options.view_as(StandardOptions).runner
+        taken = False
         try:
-            pipeline.run().wait_until_finish()
+            result = pipeline.run()
+            taken = True
+            result.wait_until_finish()
         except Exception as error:  # each runner wraps a step's error in a type of its own; raised again either way
             _raise_meaning(error)
-            raise
+            if local:
+                raise
+            if taken:
+                raise JobFailed(_reason(error)) from error
+            raise _not_taken(name, error) from error
 
 
 @contextlib.contextmanager

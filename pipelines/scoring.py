@@ -23,7 +23,7 @@ from mmoe_ranker.config_loading import parse_config, parse_mapping
 from mmoe_ranker.errors import InputError
 from pipelines.impressions import GroupParts, WriteDeadLetters, create_blocks, num_shards_of
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
-from pipelines.running import parse_options, run_and_wait, runner_for
+from pipelines.running import make_pipeline, parse_options, run_and_wait
 from pipelines.score_files import (
     EncodeExamples,
     ExampleFile,
@@ -101,7 +101,7 @@ def score_examples(
     config, files = _example_files(examples, split)
     handler = _handler(models, version, config, score_weights, labels=True)
     with writing_beside(out, FORMAT) as folder:
-        shuffle = Shuffle.inside(folder, pipeline.runner)
+        shuffle = Shuffle.inside(folder, pipeline.options)
         listed = pipeline | "Files" >> beam.Create(files) | "Spread" >> beam.Reshuffle()
         batches = listed | "ReadExamples" >> beam.ParDo(ReadExamples())
         read = batches | "Sizes" >> beam.Map(len) | "Read" >> beam.CombineGlobally(sum)
@@ -153,7 +153,7 @@ def score_logs(
     update = {"split": Split(validation_start=_LONG_AGO, test_start=_LONG_AGO), "sampling": None}
     whole = config.model_copy(update=update)
     with writing_beside(out, FORMAT) as folder:
-        shuffle = Shuffle.inside(folder, pipeline.runner)
+        shuffle = Shuffle.inside(folder, pipeline.options)
         logs = {**blocks, "feedback": pipeline | "NoFeedback" >> beam.Create([])}
         parts = logs | "GroupParts" >> GroupParts(whole, num_buckets, num_shards, shuffle)
         _ = parts["dead_letters"] | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(), folder)
@@ -170,8 +170,7 @@ def score_logs(
 
 
 def _pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
-    options = parse_options(beam_args)
-    return beam.Pipeline(runner=runner_for(options), options=options)
+    return make_pipeline(parse_options(beam_args))
 
 
 def _example_files(examples: str, split: str) -> tuple[Config, list[ExampleFile]]:

@@ -13,7 +13,7 @@ import shutil
 import uuid
 from typing import Any, TypeAlias
 
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.output_folder import is_local
 from pipelines.running import shares_disk
@@ -36,12 +36,12 @@ class Shuffle:
         self._name: str | None = None
 
     @classmethod
-    def inside(cls, folder: str, runner: PipelineRunner) -> Shuffle:
+    def inside(cls, folder: str, options: PipelineOptions) -> Shuffle:
         """On disk inside the folder that is written, where the runner allows it; else in the elements.
 
         There it goes with the folder, whatever happens to the job.
         """
-        if not (shares_disk(runner) and is_local(folder)):
+        if not (shares_disk(options) and is_local(folder)):
             return cls()
         shared = os.path.join(folder, _FOLDER)
         os.mkdir(shared)

@@ -35,6 +35,8 @@ def sentence_for(error: BaseException) -> tuple[str, int] | None:
         if type(cause).__name__ in ("UnavailableError", "AbortedError"):
             sentence = "Another process of the training was lost: start all of them again, to go on from the last"
             return f"{sentence} checkpoint. Received: {' '.join(str(cause).split())[:300]}.", 1
+        if type(cause).__name__ == "JobFailed":
+            return f"The job failed on its runner; nothing was published. Received: {cause}.", 1
         if isinstance(cause, ChildProcessError):
             sentence = "A worker process was lost, killed or out of memory; nothing was published: run it again, with"
             return f"{sentence} fewer workers where memory is short. Received: {cause}.", 1
