@@ -80,18 +80,20 @@ class _WatchedProcess(worker_handlers.SubprocessSdkWorkerHandler):
     def _run(self) -> None:
         with contextlib.suppress(RuntimeError):  # The exit status of a process that was killed.
             self.worker.run()
-        self.control_conn.lose()
+        connection: Any = self.control_conn
+        connection.lose()
 
 
 @contextlib.contextmanager
 def noticing_lost_workers() -> Iterator[None]:
     """Makes Beam's local runner, and its embedded job server, fail within seconds of the loss of a worker process."""
     handlers = worker_handlers.WorkerHandler._registered_environments
-    connection, process = worker_handlers.ControlConnection, handlers[python_urns.SUBPROCESS_SDK]
-    worker_handlers.ControlConnection = _WatchedConnection
+    beams: Any = worker_handlers
+    connection, process = beams.ControlConnection, handlers[python_urns.SUBPROCESS_SDK]
+    beams.ControlConnection = _WatchedConnection
     handlers[python_urns.SUBPROCESS_SDK] = (_WatchedProcess, bytes)
     try:
         yield
     finally:
-        worker_handlers.ControlConnection = connection
+        beams.ControlConnection = connection
         handlers[python_urns.SUBPROCESS_SDK] = process

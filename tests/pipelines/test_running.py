@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from mmoe_ranker.errors import InputError
@@ -34,6 +34,8 @@ def test_the_local_runner_needs_no_download(arguments):
 
 
 class FailingRunner:
+    options = PipelineOptions([])
+
     def __init__(self, error: Exception):
         self.error = error
 
