@@ -2,7 +2,7 @@
 
 Everything is written into a folder beside it, which takes its place at the end: on a local disk by one rename (an
 exchange of the two, where an earlier output stands there), on other file systems by Beam's rename file by file with
-`summary.json` last. A folder that no run wrote is never replaced.
+`summary.json` last, and a mark in the folder until then. A folder that no run wrote is never replaced.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from mmoe_ranker.errors import InputError
 SUMMARY = "summary.json"
 # Stands at the head of a summary, and tells that a folder is ours to replace.
 FORMAT = "mmoe_ranker examples 1"
+
+# Stands in a folder of a file system without renaming of folders, from when the old summary goes until the new one is
+# there: what a run left that ended in between is ours to replace, though it has no summary.
+_MOVING = ".moving"
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2).
 _HERE = -100  # AT_FDCWD
@@ -60,9 +64,10 @@ def check_replaceable(out: str, form: str = FORMAT) -> None:
             ) from None
         if not found:
             return
-        summary = FileSystems.join(out, SUMMARY)
-        if FileSystems.exists(summary) and form.encode() in read_file(summary)[:200]:
-            return
+        for name in (SUMMARY, _MOVING):
+            sign = FileSystems.join(out, name)
+            if FileSystems.exists(sign) and form.encode() in read_file(sign)[:200]:
+                return
     raise InputError(
         f"The output must be a new or empty folder, or one that an earlier run wrote. Received: {out!r}, which holds "
         "something else."
@@ -80,7 +85,7 @@ def writing_beside(out: str, form: str = FORMAT) -> Iterator[str]:
         Path(beside).mkdir(parents=True)
     try:
         yield beside
-        _put_in_place(beside, out)
+        _put_in_place(beside, out, form)
     except BaseException:
         remove(beside)
         raise
@@ -132,9 +137,9 @@ def _remove_abandoned(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put_in_place(beside: str, out: str) -> None:
+def _put_in_place(beside: str, out: str, form: str) -> None:
     if not is_local(out):
-        _move_remote(beside, out)
+        _move_remote(beside, out, form)
         return
     if not os.path.exists(out):
         os.rename(beside, out)
@@ -166,18 +171,20 @@ def out_of(one: str, other: str) -> str:
     return f"{one} <-> {other}"
 
 
-def _move_remote(beside: str, out: str) -> None:
+def _move_remote(beside: str, out: str, form: str) -> None:
     """File by file; the summary, which says that the rest is complete, goes first and comes last."""
-    summary = FileSystems.join(out, SUMMARY)
+    summary, moving = FileSystems.join(out, SUMMARY), FileSystems.join(out, _MOVING)
     stale = {entry.path for entry in FileSystems.match([FileSystems.join(out, "**")])[0].metadata_list}
+    write_file(moving, form.encode())
     if summary in stale:
         FileSystems.delete([summary])
     written = [entry.path for entry in FileSystems.match([FileSystems.join(beside, "**")])[0].metadata_list]
     written.sort(key=lambda path: path.endswith(f"/{SUMMARY}"))
     moved = [out + path[len(beside) :] for path in written]
-    if leftover := sorted(stale - set(moved)):
-        FileSystems.delete([path for path in leftover if path != summary])
+    if leftover := sorted(stale - {*moved, summary, moving}):
+        FileSystems.delete(leftover)
     for source, target in zip(written, moved, strict=True):
         if target in stale and target != summary:
             FileSystems.delete([target])
         FileSystems.rename([source], [target])
+    FileSystems.delete([moving])
