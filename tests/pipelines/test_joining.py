@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipelines.joining import Joined, join
 from pipelines.log_tables import batch_of_rows
 from pipelines.sampling import HAS_EVENT
 from tests.configs import small_config
+
+Row = dict[str, Any]
 
 
 def config(join: dict[str, Any] | None = None, **changes: dict[str, Any]) -> Config:
@@ -54,23 +57,29 @@ CONFIG = st.builds(
         }
     ),
 )
-REQUESTS = st.integers(0, 3).map(lambda number: f"r{number}")
-ITEMS = st.integers(0, 4).map(lambda number: f"v{number}")
-IMPRESSION = st.fixed_dictionaries(
-    {"request": REQUESTS, "item": ITEMS, "time": st.integers(3, 6), "position": st.none() | st.integers(1, 3)}
-)
-EVENT = st.fixed_dictionaries(
-    {
-        "_request": REQUESTS,
-        "_item": ITEMS,
-        "_event": st.sampled_from(["click", "watch", "like"]),
-        "_value": st.integers(0, 3).map(float),
-        "_time": st.integers(0, 12),
-    }
-)
 
 
-def batch_of(config: Config, rows: list[dict[str, Any]]) -> ImpressionBatch:
+def random_logs(chance: random.Random, num_impressions: int, num_events: int) -> tuple[list[Row], list[Row]]:
+    """Of few requests and items, so that impressions come again and have several events each."""
+
+    def key() -> tuple[str, str]:
+        return f"r{chance.randrange(3)}", f"v{chance.randrange(4)}"
+
+    impressions, events = [], []
+    for order in range(num_impressions):
+        request, item = key()
+        position = chance.choice([None, 1, 2, 3])
+        impressions.append(
+            {"request": request, "item": item, "time": chance.randrange(3, 7), "position": position, "order": order}
+        )
+    for _ in range(num_events):
+        request, item = key()
+        name, value, time = chance.choice(["click", "watch", "like"]), chance.randrange(4), chance.randrange(13)
+        events.append({"_request": request, "_item": item, "_event": name, "_value": float(value), "_time": time})
+    return impressions, events
+
+
+def batch_of(config: Config, rows: list[Row]) -> ImpressionBatch:
     return batch_of_rows(
         config,
         [
@@ -89,12 +98,10 @@ def aggregated(how: str, heard: list[tuple[int, float]]) -> float:
     return {"sum": sum(values), "any": max(values), "first": values[0], "last": values[-1]}[how]
 
 
-def naive(
-    config: Config, impressions: list[dict[str, Any]], events: list[dict[str, Any]]
-) -> tuple[dict[tuple[str, str], dict[str, Any]], Counter]:
+def naive(config: Config, impressions: list[Row], events: list[Row]) -> tuple[dict[tuple[str, str], Row], Counter]:
     """Impressions that stay by request and item, and counts: record by record, in plain Python."""
     counts: Counter = Counter()
-    first: dict[tuple[str, str], dict[str, Any]] = {}
+    first: dict[tuple[str, str], Row] = {}
     for row in sorted(impressions, key=lambda row: (row["time"], row["position"] or 1 << 60, row["order"])):
         first.setdefault((row["request"], row["item"]), row)
     counts["impressions", "duplicates"] = len(impressions) - len(first)
@@ -153,7 +160,7 @@ def naive(
     return rows, counts
 
 
-def joined_rows(config: Config, joined: Joined) -> dict[tuple[str, str], dict[str, Any]]:
+def joined_rows(config: Config, joined: Joined) -> dict[tuple[str, str], Row]:
     contexts = joined.batch.contexts.to_pylist()
     return {
         (contexts[row["_row"]]["_request"], row["_item"]): {
@@ -166,14 +173,14 @@ def joined_rows(config: Config, joined: Joined) -> dict[tuple[str, str], dict[st
     }
 
 
-@given(CONFIG, st.lists(IMPRESSION, min_size=1, max_size=25), st.lists(EVENT, max_size=60), st.randoms())
+@given(CONFIG, st.integers(1, 25), st.integers(0, 150), st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
-def test_equal_to_the_naive_double(rules, impressions, events, random):
+def test_equal_to_the_naive_double(rules, num_impressions, num_events, seed):
     rules = rules.model_copy(update={"sampling": Sampling(negatives=0.5, correction="weights")})
-    for order, row in enumerate(impressions):
-        row["order"] = order
-    shuffled = random.sample(impressions, len(impressions))
-    cut = random.randint(0, len(shuffled))
+    chance = random.Random(seed)
+    impressions, events = random_logs(chance, num_impressions, num_events)
+    shuffled = chance.sample(impressions, len(impressions))
+    cut = chance.randint(0, len(shuffled))
     batches = [batch_of(rules, rows) for rows in (shuffled[:cut], shuffled[cut:]) if rows]
     tables = [pa.Table.from_pylist(part, schema=FEEDBACK_SCHEMA) for part in (events[:5], events[5:]) if part]
     joined = join(rules, batches, tables)
@@ -187,9 +194,8 @@ def test_equal_to_the_naive_double(rules, impressions, events, random):
     )
 
 
-@given(st.lists(EVENT, max_size=20))
-@settings(deadline=None)
-def test_feedback_without_any_impression_is_orphaned(events):
+def test_feedback_without_any_impression_is_orphaned():
+    _, events = random_logs(random.Random(1), 0, 300)
     joined = join(config(), [], [pa.Table.from_pylist(events, schema=FEEDBACK_SCHEMA)])
     _, counts = naive(config(), [], events)
     assert joined.batch is None
