@@ -36,7 +36,6 @@ FEEDBACK_SCHEMA = pa.schema(
 
 # Shuffled bytes are mostly repeated strings and small numbers.
 _IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
-_HASH_KEY = "0123456789123456"
 
 
 def context_schema(config: Config) -> pa.Schema:
@@ -117,12 +116,12 @@ def _next_table(source: pa.NativeFile) -> pa.Table:
         return reader.read_all()
 
 
-def hashes(strings: pa.ChunkedArray, key: str = _HASH_KEY) -> np.ndarray:
-    """A 64-bit hash of each string: the same in any process; another draw for another `key` (16 bytes)."""
+def hashes(strings: pa.ChunkedArray) -> np.ndarray:
+    """A 64-bit hash of each string, the same in any process; its last bits choose the bucket of the join."""
     encoded = strings.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_numpy(zero_copy_only=False)
     # No categorising: the values are distinct already.
-    hashed = pd.util.hash_array(values.astype(object), hash_key=key, categorize=False)
+    hashed = pd.util.hash_array(values.astype(object), categorize=False)
     return hashed[encoded.indices.to_numpy(zero_copy_only=False)]
 
 

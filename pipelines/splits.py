@@ -28,8 +28,6 @@ MAX_TIMES = 1 << 22
 PART_EXAMPLES = 1 << 16
 _NEVER = np.iinfo(np.int64).max
 _SPLIT_BIT = 60
-# 16 bytes, of this draw alone: buckets and sampling hash the same strings.
-_HASH_KEY = "split by feature"
 
 
 def hashed_split(config: Config, contexts: pa.Table) -> np.ndarray:
@@ -42,7 +40,7 @@ def hashed_split(config: Config, contexts: pa.Table) -> np.ndarray:
     if split.by is None:
         return np.zeros(contexts.num_rows, np.int64)
     values = pc.coalesce(contexts[split.by].cast(pa.string()), contexts["_request"])
-    chance = (hashes(values, _HASH_KEY) >> np.uint64(11)) * 2.0**-53
+    chance = (hashes(values) >> np.uint64(11)) * 2.0**-53
     return np.searchsorted([1 - split.test - split.validation, 1 - split.test], chance, side="right")
 
 

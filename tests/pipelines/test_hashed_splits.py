@@ -24,7 +24,7 @@ from tests.pipelines.logs import random_logs, request, write_json
 from tests.pipelines.reading import content_of, read_split
 
 # Of the users u0, u1, ... with the shares .4, .3 and .3.
-PINNED = [SPLITS[int(digit)] for digit in "002212211010"]
+PINNED = [SPLITS[int(digit)] for digit in "000120102120"]
 
 
 def by_user(**split: float) -> Config:
