@@ -108,7 +108,7 @@ def features(records: list, events: list, tables: dict[str, list], seed: int = 0
 
 
 @given(REQUESTS, EVENTS, TABLES, st.integers(0, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_equal_to_the_naive_double(requests, events, tables, seed):
     records = records_of(requests)
     heard = events_of(records, events)
@@ -116,7 +116,7 @@ def test_equal_to_the_naive_double(requests, events, tables, seed):
 
 
 @given(REQUESTS, EVENTS, EVENTS, TABLES, TABLES, TIMES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_nothing_later_is_seen(requests, events, more_events, tables, more_rows, now):
     """Events at or after a time, and rows after it, change nothing for impressions at or before it."""
     records = records_of(requests)
