@@ -19,7 +19,7 @@ def config_of(delay: float = 2.0):
     raw = asof_config()
     for feature in raw["features"]:
         if "history" in feature:
-            feature["max_length"] = 3
+            feature["max_length"] = 2
     raw["features"][-1]["history"]["delay"] = delay
     raw["tables"].append({"name": "makers", "key": "maker", "timestamp": "since"})
     raw["features"] += [
