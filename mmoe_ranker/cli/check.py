@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from mmoe_ranker.cli.options import check_json_path, config_option, json_option, set_option, write_json
+from mmoe_ranker.cli.options import (
+    check_json_path,
+    config_option,
+    globs_by_table,
+    json_option,
+    set_option,
+    table_option,
+    write_json,
+)
 from mmoe_ranker.cli.terminal import elapsed, fail
 from mmoe_ranker.config_loading import load_config
 
@@ -15,6 +23,7 @@ from mmoe_ranker.config_loading import load_config
 @config_option
 @click.option("--impressions", required=True, metavar="GLOB", help="Ranked-list logs: JSON lines or Parquet.")
 @click.option("--feedback", required=True, metavar="GLOB", help="Feedback logs: JSON lines or Parquet.")
+@table_option
 @json_option
 @set_option
 @click.pass_context
@@ -23,6 +32,7 @@ def check(
     config_path: str,
     impressions: str,
     feedback: str,
+    tables: tuple[str, ...],
     json_path: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -33,7 +43,7 @@ def check(
     from pipelines.check_text import format_check
 
     with elapsed("check"):
-        report = run(config, impressions, feedback, context.args)
+        report = run(config, impressions, feedback, context.args, globs_by_table(tables))
     write_json(report.as_json(), json_path)
     click.echo(format_check(report.figures, report.findings))
     errors = [finding for finding in report.findings if finding.severity == "error"]

@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from mmoe_ranker.cli import cli
+from mmoe_ranker.cli.options import globs_by_table
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.statistics import Statistics
@@ -43,7 +47,12 @@ def test_examples_equal_the_naive_double(tmp_path: Path):
     logs = write_json(tmp_path / "i.jsonl", records), write_json(tmp_path / "f.jsonl", events)
     bad = {"users": [{"user_id": "u1", "updated_at": None}, tables["users"][0]], "videos": []}
     globs = write_tables(tmp_path, {name: bad[name] + rows for name, rows in tables.items()})
-    summary = run(CONFIG, *logs, str(tmp_path / "out"), [], globs)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asof_config()))
+    tables_given = [word for name, glob in globs.items() for word in ("--table", f"{name}={glob}")]
+    command = ["examples", "--config", str(tmp_path / "config.yaml"), "--impressions", logs[0], "--feedback", logs[1]]
+    done = CliRunner().invoke(cli, [*command, *tables_given, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
     expected = naive_features(CONFIG, records, events, tables)
     examples = read_all(CONFIG, tmp_path / "out")
     assert len(examples) == len(expected)
@@ -141,6 +150,13 @@ def test_histories_alone_need_no_table(tmp_path: Path):
     assert histories == {**{f"r{number}": [] for number in range(10)}, "r3": ["v1"], "r6": None, "r9": ["v1"]}
     assert summary["tables"] == {}
     assert summary["missing"]["watch_history"] == 1
+
+
+@pytest.mark.parametrize("given", [["users"], ["=x"], ["users="], ["users=a", "users=b"]])
+def test_tables_are_given_by_name_and_glob(given: list[str]):
+    assert globs_by_table(["users=a=*.jsonl", "videos=b"]) == {"users": "a=*.jsonl", "videos": "b"}
+    with pytest.raises(InputError, match=r"`--table` must read NAME=GLOB, each name once. Received: '.*'\."):
+        globs_by_table(given)
 
 
 def refused(tmp_path: Path, records: list, tables: dict[str, str], raw: dict | None = None) -> str:
