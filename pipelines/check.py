@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pickle
 import tempfile
 import uuid
@@ -174,6 +175,8 @@ def _shared_folder(options: PipelineOptions) -> Iterator[str]:
             yield folder
         return
     folder = FileSystems.join(beside, f"check-{uuid.uuid4().hex}")
+    if is_local(folder):
+        os.makedirs(folder)
     try:
         yield folder
     finally:

@@ -127,11 +127,14 @@ def identifiability(overlap: PositionOverlap) -> dict[str, Any]:
     }
 
 
-def examination(overlap: PositionOverlap) -> tuple[dict[int, float | None], float | None]:
+def examination(overlap: PositionOverlap) -> tuple[dict[str, float | None], float | None]:
     """What a position does by itself, and whether better items stood higher.
 
     Clicks of item i in group g at position p are taken as Poisson with mean n_igp r_ig e_p; maximum likelihood by
     turns: r_ig = sum_p clicks / sum_p n_igp e_p, and e_p = sum_ig clicks / sum_ig n_igp r_ig.
+
+    That is what the position does as far as it is chance who sees an item where; a ranker that knows its users makes
+    the first positions look better still.
 
     Returns:
       e_p over that of the first position (None where there are no clicks); and Spearman's correlation, over items and
@@ -152,7 +155,7 @@ def examination(overlap: PositionOverlap) -> tuple[dict[int, float | None], floa
     mean_position = np.bincount(unit, weights=overlap.impressions * overlap.positions) / shown
     enough = shown >= MIN_ITEM_IMPRESSIONS
     correlation = spearman(relevance[enough], mean_position[enough]) if enough.sum() > 2 else np.nan
-    relative = {int(one): float(e) if c else None for one, e, c in zip(positions, effect, clicks_at, strict=True)}
+    relative = {str(one): float(e) if c else None for one, e, c in zip(positions, effect, clicks_at, strict=True)}
     return relative, None if np.isnan(correlation) else correlation
 
 

@@ -208,7 +208,7 @@ def _time(found: dict[str, Any]) -> list[str]:
     ]
     if found["usual_gap_seconds"] is not None:
         gaps = "; ".join(f"{duration(gap['seconds'])} after {gap['after']}" for gap in found["longest_gaps"])
-        lines.append(f"longest gaps (usually {duration(found['usual_gap_seconds'])}): {gaps}")
+        lines += textwrap.wrap(f"longest gaps (usually {duration(found['usual_gap_seconds'])}): {gaps}", WIDTH)
     return [*_table(days), *lines]
 
 
