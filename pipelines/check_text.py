@@ -180,7 +180,7 @@ def _identifiability(found: dict[str, Any]) -> list[str]:
         return ["no positions"]
     within = f", within {' x '.join(found['within'])}" if found["within"] else ""
     lines = [
-        """Of one feature, a row a value; of a cross, a row a value of the first, a column a value of the others."""
+        f"{number(found['items'])} items{' (a sample)' if found['sampled'] else ''} over {found['positions']} positions; "
         "share of impressions",
         f"  of items at several positions: {percent(found['at_several_positions'])}; "
         f"{percent(found['at_several_positions_within_group'])}{within}",

@@ -19,6 +19,7 @@ from mmoe_ranker.errors import InputError
 from mmoe_ranker.simulation import WorldConfig, simulate, write_logs
 from pipelines import check_feature_findings
 from pipelines.check import run
+from pipelines.check_finding import percent
 from pipelines.check_text import format_check
 from tests.pipelines.check_logs import Log
 from tests.pipelines.logs import (
@@ -116,6 +117,11 @@ def test_the_text_holds_what_the_document_holds(report):
     text = format_check(report.figures, report.findings)
     for name in (*report.figures["features"], *report.figures["objectives"], "position x device", "joined", "test"):
         assert name in text
+    identifiability = report.figures["identifiability"]
+    assert f"{identifiability['items']} items over {identifiability['positions']} positions; share" in text
+    assert (
+        f"within device\n  at positions tied together by shared items: {percent(identifiability['connected'])}" in text
+    )
     for finding in report.findings:
         assert f"{finding.severity}: {finding.code} ({finding.about})" in text
     assert json.loads(json.dumps(report.as_json(), allow_nan=False)) == report.as_json()
