@@ -167,7 +167,9 @@ class LoadedRanker:
             TIMESTAMP_MICROS: tf.io.FixedLenFeature([], tf.int64),
             **{label: tf.io.FixedLenFeature([], tf.float32, np.nan) for label in labels},
         }
-        self._columns = tf.function(self._columns_of, input_signature=[tf.TensorSpec([None], tf.string)])
+        signature = [tf.TensorSpec([None], tf.string)]
+        # Straight-line code: looking for branches to translate would take longer than loading the model.
+        self._columns = tf.function(self._columns_of, input_signature=signature, autograph=False)
         self._description = {
             "model": contract["name"],
             "version": str(version),

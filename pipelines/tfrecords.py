@@ -85,25 +85,26 @@ def unframe(data: bytes) -> tuple[pa.Array, int]:
     Raises:
       ValueError: a checksum does not fit.
     """
-    heads, records, place = [], [], 0
+    heads, place = [], 0
     while place + _HEADER.size <= len(data):
         heads.append(place)
         end = place + _HEADER.size + _HEADER.unpack_from(data, place)[0] + _FOOTER
         if end > len(data):
             break
-        records.append(data[place + _HEADER.size : end - _FOOTER])
         place = end
-    array = pa.array(records, _BINARY)
     view, head = np.frombuffer(data, np.uint8), np.array(heads, np.int64)
     lengths = np.ascontiguousarray(view[head[:, None] + np.arange(8)])
     # The length of a record that is not whole yet is checked as well: a broken one would have all the rest read.
     right = _stored(view, head + 8) == _masked_numbers(crc32c(lengths.ravel(), np.arange(len(head) + 1) * 8))
-    starts, content = _starts_and_data(array)
-    ends = head[: len(array)] + _HEADER.size + np.diff(starts)
-    right[: len(array)] &= _stored(view, ends) == _masked_numbers(crc32c(content, starts))
+    edges = np.append(head[head < place], place)
+    inside = np.ones(place, bool)
+    inside[edges[:-1, None] + np.arange(_HEADER.size)] = False
+    inside[edges[1:, None] - np.arange(1, _FOOTER + 1)] = False
+    content, starts = view[:place][inside], edges - (_HEADER.size + _FOOTER) * np.arange(len(edges))
+    right[: len(edges) - 1] &= _stored(view, edges[1:] - _FOOTER) == _masked_numbers(crc32c(content, starts))
     if not right.all():
         raise ValueError("a checksum does not fit its record")
-    return array, place
+    return pa.Array.from_buffers(_BINARY, len(edges) - 1, [None, pa.py_buffer(starts), pa.py_buffer(content)]), place
 
 
 def _stored(view: np.ndarray, places: np.ndarray) -> np.ndarray:
