@@ -162,6 +162,7 @@ def test_examples_that_the_model_does_not_take(world: World, tmp_path: Path):
         "The model must be able to take the examples (assertion failed: [`duration` must be finite.]). "
         f"Received: '{infinite / 'test/part-00000-of-00001.tfrecord.gz'}', examples 0 to 0."
     )
+    columns["duration"] = pa.array([10.0], pa.float32())
     nameless = examples_of(world.config, tfrecord_gzip([encode_examples(fields[3:], columns)]), tmp_path / "nameless")
     sentence = refused(out, score_examples, world.models, nameless, "test", out)
     assert re.search(r"\(.*_id \(data type: string\) is required but could not be found\.\)\. Received", sentence)
