@@ -6,6 +6,7 @@ so that one broken line costs a short run of lines, which go one by one through 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -138,15 +139,43 @@ class LineParser:
             table = _read(data, schema)
         except pa.ArrowInvalid:
             return None
-        self._schema = schema
+        self._schema = _wider(self._schema, schema)
         return table
 
     def _infer(self, data: bytes) -> pa.Schema | None:
         try:
             found = _read(data, None).schema
         except pa.ArrowInvalid:
-            return None
+            # In fields that nobody reads, records may differ in type; then a few lines tell, without such fields.
+            try:
+                found = _read(_wanted_alone(data, self._wanted), None).schema
+            except pa.ArrowInvalid:
+                return None
         return pa.schema(_pruned(pa.struct(list(found)), self._wanted))
+
+
+def _wider(known: pa.Schema | None, found: pa.Schema) -> pa.Schema:
+    """The types that hold what both hold: of few lines many fields are null, and numbers integers."""
+    try:
+        return found if known is None else pa.unify_schemas([known, found], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return found
+
+
+def _wanted_alone(data: bytes, wanted: Wanted) -> bytes:
+    records = []
+    for line in data.split(b"\n", _SMALLEST)[:_SMALLEST]:
+        with contextlib.suppress(BadRecord):
+            records.append(json.dumps(_only(parse_line(line), wanted)))
+    return "\n".join(records).encode()
+
+
+def _only(value: Any, wanted: Any) -> Any:
+    if isinstance(wanted, dict) and isinstance(value, dict):
+        return {name: _only(value[name], inner) for name, inner in wanted.items() if name in value}
+    if isinstance(wanted, list) and isinstance(value, list):
+        return [_only(one, wanted[0]) for one in value]
+    return value
 
 
 def _read(data: bytes, schema: pa.Schema | None) -> pa.Table:
