@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from mmoe_ranker.config_loading import load_config
 from pipelines.datasets import DATASETS, clara2
+from pipelines.impressions import run
 
 
 def _converted(name: str, raw: Path, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -57,6 +59,91 @@ def test_real_counts_and_rates_equal_the_raw_ones(real: tuple[str, pd.DataFrame,
             check_index_type=False,
             check_dtype=False,
         )
+
+
+def _seconds(name: str, raw: pd.DataFrame) -> pd.Series:
+    """Each raw row's time in UTC seconds."""
+    if name == "clara2":
+        # The converter's arbitrary first day.
+        return raw["t_ms"] / 1e3 + pd.Timestamp("2020-01-01", tz="UTC").timestamp()
+    return raw["time_ms"] / 1e3 if name == "kuairand" else raw["timestamp"].astype(float)
+
+
+def _request_seconds(name: str, raw: pd.DataFrame) -> pd.Series:
+    """The time of each raw row's request: of KuaiRand the start of a sitting, else the row's own."""
+    seconds = _seconds(name, raw)
+    if name != "kuairand":
+        return seconds
+    sorted_rows = raw.assign(seconds=seconds).sort_values("seconds", kind="stable")
+    gap = sorted_rows.groupby(["user_id", "tab"])["seconds"].diff()
+    sitting = (gap > 1800).groupby([sorted_rows["user_id"], sorted_rows["tab"]]).cumsum()
+    by = [sorted_rows["user_id"], sorted_rows["tab"], sitting]
+    return sorted_rows.groupby(by)["seconds"].transform("first").reindex(raw.index)
+
+
+def _raw_labels(name: str, raw: pd.DataFrame) -> pd.DataFrame:
+    """Labels by objective, straight from the raw columns; NaN where there is none."""
+    labels = {objective: (raw[column] == 1).astype(float) for objective, column in LABELS[name].items()}
+    if name == "kuairand":
+        labels["watch_time"] = (raw["play_time_ms"] / 1e3).where((raw["is_click"] == 1) & (raw["play_time_ms"] > 0))
+    if name == "clara2":
+        labels["dwell"] = (raw["dwell_ms"] / 1e3).where((raw["clicked"] == 1) & (raw["dwell_ms"] >= 0))
+    return pd.DataFrame(labels)
+
+
+def _assert_rates(reported: dict[str, Any], labels: pd.DataFrame) -> None:
+    for objective, rate in reported.items():
+        assert rate["labelled"] == labels[objective].count(), objective
+        expected = None if not rate["labelled"] else pytest.approx(labels[objective].mean(), rel=1e-6)
+        assert rate["mean"] == expected, objective
+
+
+@pytest.mark.slow
+def test_the_summary_of_the_job_equals_the_raw_tables(
+    real: tuple[str, pd.DataFrame, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    name, raw, impressions, feedback = real
+    impressions.to_parquet(tmp_path / "impressions.parquet")
+    feedback.to_parquet(tmp_path / "feedback.parquet")
+    config = load_config(name)
+    logs = str(tmp_path / "impressions.parquet"), str(tmp_path / "feedback.parquet")
+    summary = run(config, *logs, str(tmp_path / "out"))
+    labels = _raw_labels(name, raw)
+    shown, said = summary["impressions"], summary["feedback"]
+    assert (shown["examples"], shown["read"], shown["duplicates"], shown["dead_letters"]) == (len(raw), len(raw), 0, 0)
+    _assert_rates(summary["objectives"], labels)
+    assert set(summary["objectives"]) <= set(labels)
+    # Each of these events is one raw cell; of those that name no impression, come early or late there is none.
+    named = {objective.event for objective in config.objectives} & set(LABELS[name])
+    assert {event: said["by_event"]["joined"][event] for event in named} == {
+        event: int((raw[LABELS[name][event]] == 1).sum()) for event in named
+    }
+    assert (said["orphans"], said["early"], said["late"], said["duplicates"], said["dead_letters"]) == (0, 0, 0, 0, 0)
+    assert shown["reconciled"]
+    assert said["reconciled"]
+
+    seconds = _request_seconds(name, raw)
+    start = config.split.test_start.timestamp()
+    for split, inside in (("train", seconds < start), ("test", seconds >= start)):
+        assert summary["splits"][split]["examples"] == inside.sum() > 0
+        _assert_rates(summary["splits"][split]["objectives"], labels[inside])
+    assert summary["splits"]["validation"]["examples"] == 0
+
+    assert summary["slices"]
+    for names, rows in summary["slices"].items():
+        grouped = labels.groupby([raw[column] for column in names.split(" x ")])
+        expected = {key if isinstance(key, tuple) else (key,): frame for key, frame in grouped}
+        assert {tuple(row[column] for column in names.split(" x ")) for row in rows} == {
+            tuple(
+                str(value) if column in ("device", "tab") else value
+                for column, value in zip(names.split(" x "), key, strict=True)
+            )
+            for key in expected
+        }
+        for row in rows:
+            key = tuple(int(row[c]) if c in ("position", "tab") else row[c] for c in names.split(" x "))
+            assert row["impressions"] == len(expected[key])
+            _assert_rates(row["objectives"], expected[key])
 
 
 # The columns that count what others did; they must know neither the future nor the asking user.
