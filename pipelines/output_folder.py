@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -131,7 +132,7 @@ def _beside(out: str) -> str:
 
 def _remove_abandoned(out: Path) -> None:
     """Removes what killed runs left beside `out`."""
-    for folder in out.parent.glob(f".{out.name}.*-????????"):
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*-????????"):
         process = folder.name[len(out.name) + 2 :].split("-")[0]
         if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -146,7 +147,8 @@ def _put_in_place(beside: str, out: str, form: str) -> None:
     elif _exchange(beside, out):
         remove(beside)
     else:
-        old = f"{beside}-old"
+        # Named as what a killed run leaves, which it is if this one is killed here.
+        old = _beside(out)
         os.rename(out, old)
         os.rename(beside, out)
         remove(old)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import decode_examples, example_layout
 
 
 def read_split(config: Config, folder: Path, split: str) -> list[dict[str, Any]]:
     """The examples of a split in order, each as a dict."""
+    # Not above: who reads bytes alone need not wait for TensorFlow, nor share its threads with a fork.
+    import tensorflow as tf
+
     files = sorted(str(path) for path in (folder / split).glob("part-*.tfrecord.gz"))
     records = [record.numpy() for record in tf.data.TFRecordDataset(files, compression_type="GZIP")]
     columns = decode_examples(records, example_layout(config))
