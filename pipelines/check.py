@@ -31,7 +31,7 @@ from pipelines.check_findings import Finding, findings
 from pipelines.check_measures import Measures, MergeMeasures
 from pipelines.check_measuring import measure_part
 from pipelines.impressions import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import read_file, remove, write_file
+from pipelines.output_folder import is_local, read_file, remove, write_file
 from pipelines.running import make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.summary import refuse_empty

@@ -180,8 +180,8 @@ def _identifiability(found: dict[str, Any]) -> list[str]:
         return ["no positions"]
     within = f", within {' x '.join(found['within'])}" if found["within"] else ""
     lines = [
-        f"{number(found['items'])} items{' (a sample)' if found['sampled'] else ''} over {found['positions']} positions; "
-        "share of impressions",
+        f"{number(found['items'])} items{' (a sample)' if found['sampled'] else ''} over {found['positions']} "
+        "positions; share of impressions",
         f"  of items at several positions: {percent(found['at_several_positions'])}; "
         f"{percent(found['at_several_positions_within_group'])}{within}",
         f"  at positions tied together by shared items: {percent(found['connected'])}",
