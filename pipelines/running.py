@@ -86,7 +86,8 @@ def _local_runner(options: PipelineOptions) -> PipelineRunner:
     # Beam's worker processes tell the terminal what they do; ours are the same but quiet. Named as the default
     # environment, because the running mode would put Beam's command in its place.
     direct.direct_running_mode = "in_memory"
-    # The shell that Beam starts it by must not stay to tell the terminal that it was killed.
+    # In the place of the shell that Beam starts it by, which would tell the terminal that it was killed, and whose end
+    # a worker would look for: it ends with its parent, which is to be this process.
     command = f"exec {shlex.quote(sys.executable)} -m pipelines.quiet_worker"
     environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +151,42 @@ def test_what_a_killed_run_left_goes_whatever_the_name_of_the_output(tmp_path: P
     with writing_beside(str(tmp_path / "out[1]")) as folder:
         write_file(f"{folder}/{SUMMARY}", json.dumps({"format": FORMAT, "version": 4}).encode())
     assert [path.name for path in tmp_path.iterdir()] == ["out[1]"]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_job_that_is_killed(tmp_path: Path):
+    records, events = random_logs()
+    paths = write_json(tmp_path / "i.jsonl", records), write_json(tmp_path / "f.jsonl", events)
+    script = (
+        "import pipelines.impressions as job; from mmoe_ranker.config_loading import parse_config;"
+        "from tests.configs import small_config;"
+        f"job.run(parse_config(small_config()), {paths[0]!r}, {paths[1]!r}, {str(tmp_path / 'out')!r},"
+        "['--direct_num_workers=2', '--direct_running_mode=multi_processing'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        workers: set[Path] = set()
+        while len(workers) < 2 and process.poll() is None:
+            time.sleep(0.05)
+            workers = workers_of(process.pid)
+        assert len(workers) == 2
+        # Beyond the start of Python itself, which nobody can watch over.
+        time.sleep(1.0)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 30
+    while any(worker.exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if worker.exists()]
+
+
+def workers_of(parent: int) -> set[Path]:
+    """The folders in /proc of the parent's worker processes."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+            if mine and b"pipelines.quiet_worker" in (folder / "cmdline").read_bytes():
+                found.add(folder)
+    return found
