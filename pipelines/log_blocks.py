@@ -193,7 +193,7 @@ def read_tables(
                 yield row, pa.Table.from_batches([batch])
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise _not_parquet(block.path, error) from None
+            raise not_parquet(block.path, error) from None
 
 
 def _string_paths(schema: pq.ParquetSchema) -> list[str]:
@@ -206,11 +206,12 @@ def _row_group_sizes(path: str) -> list[int]:
         try:
             metadata = pq.ParquetFile(file).metadata
         except (pa.ArrowException, OSError) as error:
-            raise _not_parquet(path, error) from None
+            raise not_parquet(path, error) from None
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def _not_parquet(path: str, error: Exception) -> Exception:
+def not_parquet(path: str, error: Exception) -> Exception:
+    """What to raise for an error of Arrow's about a file: its own where it is the file system's."""
     # Arrow says what is wrong with a file by errors without a number; those with one are the file system's.
     if isinstance(error, OSError) and error.errno is not None:
         return error

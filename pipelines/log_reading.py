@@ -33,7 +33,7 @@ from pipelines.json_lines import (
     parse_line,
     wanted_impression_fields,
 )
-from pipelines.log_blocks import LogBlock, read_line_chunks, read_tables
+from pipelines.log_blocks import LogBlock, not_parquet, read_line_chunks, read_tables
 from pipelines.log_tables import (
     batch_of_rows,
     feedback,
@@ -130,7 +130,10 @@ class ReadLog(beam.DoFn):
     def _read_parquet(self, block: LogBlock) -> Iterator[Any]:
         for row, table in read_tables(block, self._parquet_columns(), self._repeating_columns()):
             order = block.first_order + row + np.arange(table.num_rows)
-            broken = not_utf8(table)
+            try:
+                broken = not_utf8(table)
+            except pa.ArrowIndexError as error:  # A broken page of numbers in a dictionary.
+                raise not_parquet(block.path, error) from None
             for place in np.flatnonzero(broken).tolist():
                 record = {name: readable(table[name][place]) for name in table.column_names}
                 self._refuse(block, int(order[place]), "record: must be UTF-8", record)

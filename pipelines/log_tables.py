@@ -124,6 +124,10 @@ def not_utf8(table: pa.Table) -> np.ndarray:
     except pa.ArrowInvalid:
         if table.num_rows == 1:
             return np.ones(1, bool)
+        # A dictionary is looked at whole, whatever rows use it.
+        for place, column in enumerate(table.columns):
+            if pa.types.is_dictionary(column.type):
+                table = table.set_column(place, table.column_names[place], column.cast(column.type.value_type))
         # Taken, not sliced: the values of a list are looked at whole, also those outside the slice.
         halves = np.array_split(np.arange(table.num_rows), 2)
         return np.concatenate([not_utf8(table.take(pa.array(half))) for half in halves])
