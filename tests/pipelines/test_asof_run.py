@@ -15,6 +15,7 @@ from mmoe_ranker.cli import cli
 from mmoe_ranker.cli.options import globs_by_table
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.serving_signatures import feature_specs
 from mmoe_ranker.statistics import Statistics
 from pipelines.impressions import run
 from tests.configs import asof_config
@@ -157,6 +158,13 @@ def test_tables_are_given_by_name_and_glob(given: list[str]):
     assert globs_by_table(["users=a=*.jsonl", "videos=b"]) == {"users": "a=*.jsonl", "videos": "b"}
     with pytest.raises(InputError, match=r"`--table` must read NAME=GLOB, each name once. Received: '.*'\."):
         globs_by_table(given)
+
+
+def test_signatures_take_these_features_like_any_other():
+    specs = feature_specs(CONFIG, None)
+    assert {name: spec.shape.rank for name, spec in specs.items() if not CONFIG.feature(name).is_logged} == {
+        "country": 1, "duration": 1, "watch_history": 2, "like_history": 2,
+    }  # fmt: skip
 
 
 def refused(tmp_path: Path, records: list, tables: dict[str, str], raw: dict | None = None) -> str:
