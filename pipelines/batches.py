@@ -34,8 +34,8 @@ FEEDBACK_SCHEMA = pa.schema(
     ]
 )
 
-# Shuffled bytes are mostly repeated strings and small numbers.
-_IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+# Shuffled bytes are mostly repeated strings and small numbers. A table of few bytes is done before a thread has woken.
+_FOR_THREADS = 1 << 20
 
 
 def context_schema(config: Config) -> pa.Schema:
@@ -106,13 +106,15 @@ def table_from_bytes(stream: bytes) -> pa.Table:
 def _streams(tables: Sequence[pa.Table]) -> bytes:
     sink = pa.BufferOutputStream()
     for table in tables:
-        with pa.ipc.new_stream(sink, table.schema, options=_IPC_OPTIONS) as writer:
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=table.nbytes >= _FOR_THREADS)
+        with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
 
 def _next_table(source: pa.NativeFile) -> pa.Table:
-    with pa.ipc.open_stream(source) as reader:
+    options = pa.ipc.IpcReadOptions(use_threads=source.size() >= _FOR_THREADS)
+    with pa.ipc.open_stream(source, options=options) as reader:
         return reader.read_all()
 
 

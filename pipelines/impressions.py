@@ -92,7 +92,7 @@ class GroupParts(beam.PTransform):
         self._config = config
         self._num_buckets = num_buckets
         # What travels by key is small beside the impressions.
-        self._num_key_buckets = max(2, num_buckets // 4)
+        self._num_key_buckets = max(2, num_buckets // 8)
         self._num_shards = num_shards
         self._shuffle = shuffle or Shuffle()
 
