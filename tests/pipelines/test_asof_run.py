@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def test_examples_equal_the_naive_double(tmp_path: Path):
     assert summary["histories"]["watch_history"] == {"events": watched, "empty": empty}
     letters = (tmp_path / "out/dead_letters/table-users-00000-of-00001.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in letters] == ["updated_at: missing"]
+
+
+def test_check_looks_at_features_of_tables_too(tmp_path: Path):
+    records, events, tables = world()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asof_config()))
+    logs = ["--impressions", write_json(tmp_path / "i.jsonl", records)]
+    logs += ["--feedback", write_json(tmp_path / "f.jsonl", events)]
+    for name, glob in write_tables(tmp_path, tables).items():
+        logs += ["--table", f"{name}={glob}"]
+    done = CliRunner().invoke(cli, ["check", "--config", str(tmp_path / "config.yaml"), *logs])
+    expected = naive_features(CONFIG, records, events, tables)
+    for name in ("country", "duration"):
+        missing = sum(features[name] is None for features in expected.values())
+        assert re.search(rf"^{name} +\w+ +{missing} ", done.output, re.MULTILINE), done.output
 
 
 def test_every_form_of_logs_and_tables_gives_the_same_bytes(tmp_path: Path):
