@@ -40,24 +40,31 @@ def feature_findings(config: Config, figures: dict[str, Any]) -> Iterator[Findin
         found = figures["features"][feature.name]
         coverage = found["coverage"]
         if not any(coverage.values()):
-            where = {
-                "context": "`context`",
-                "candidate": "`impressions[].item`",
-                "bias": "`impressions[]` or `context`",
-            }
             yield Finding(
                 "error",
                 "feature_never_present",
                 feature.name,
                 f"`{feature.name}` is missing in all {number(found['missing'])} impressions.",
-                f"Log it in {where[feature.side]} under this very name, or take it out of the config.",
+                _where_it_comes_from(feature),
             )
             continue
         yield from _coverage(feature, found)
         yield from _values(feature, found)
+        if feature.name != config.split.by:
+            yield from _unknown(feature, found)
         yield from _distribution(feature, found)
         yield from _leaks(feature, found)
-    yield from _drift(figures)
+    # The feature that the split goes by differs between the splits because it is told to.
+    yield from _drift({name: found for name, found in figures["features"].items() if name != config.split.by})
+
+
+def _where_it_comes_from(feature: Any) -> str:
+    if feature.table is not None:
+        return f"See that the table `{feature.table}` has this column, and keys and times that belong to the log."
+    if getattr(feature, "history", None) is not None:
+        return f"See that `{feature.history.by}` is logged, and events `{feature.history.event}`."
+    where = {"context": "`context`", "candidate": "`impressions[].item`", "bias": "`impressions[]` or `context`"}
+    return f"Log it in {where[feature.side]} under this very name, or take it out of the config."
 
 
 def _coverage(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
@@ -116,7 +123,7 @@ def _coverage(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
 
 def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
     name = feature.name
-    vocabulary, unknown = found.get("vocabulary"), found.get("unknown") or {}
+    vocabulary = found.get("vocabulary")
     if vocabulary is not None and not vocabulary["kept"] and found["coverage"]["train"]:
         yield Finding(
             "error",
@@ -143,22 +150,6 @@ def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
             f"The vocabulary of `{name}` would hold {number(vocabulary['kept'])} values, all in the exported graph.",
             "Raise `min_count`, or use `buckets`.",
         )
-    shares_table = getattr(feature, "embedding", None) is not None
-    for split in SPLITS if shares_table or vocabulary is None else SPLITS[1:]:
-        share = unknown.get(split)
-        if share is not None and share > UNKNOWN:
-            yield Finding(
-                "warning",
-                "values_unknown",
-                name,
-                f"{percent(share)} of the {split} split's values of `{name}` are not in its vocabulary.",
-                "Rely on features that new values share, train their rows with `oov_dropout`, or train more often."
-                if split != "train"
-                else f"See that it writes ids as `{feature.embedding}` does."
-                if shares_table
-                else "Complete the list in the config, or say `vocabulary: auto`.",
-            )
-            break
     if found.get("shared_rows", 0.0) > SHARED_ROWS:
         yield Finding(
             "warning",
@@ -189,6 +180,25 @@ def _values(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
+def _unknown(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
+    shares_table = getattr(feature, "embedding", None) is not None
+    for split in SPLITS if shares_table or "vocabulary" not in found else SPLITS[1:]:
+        share = found.get("unknown", {}).get(split)
+        if share is not None and share > UNKNOWN:
+            yield Finding(
+                "warning",
+                "values_unknown",
+                feature.name,
+                f"{percent(share)} of the {split} split's values of `{feature.name}` are not in its vocabulary.",
+                "Rely on features that new values share, train their rows with `oov_dropout`, or train more often."
+                if split != "train"
+                else f"See that it writes ids as `{feature.embedding}` does."
+                if shares_table
+                else "Complete the list in the config, or say `vocabulary: auto`.",
+            )
+            break
+
+
 def _distribution(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
     if feature.kind != "numeric" or feature.transform != "none" or not feature.normalize:
         return
@@ -205,10 +215,10 @@ def _distribution(feature: Any, found: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _drift(figures: dict[str, Any]) -> Iterator[Finding]:
+def _drift(features: dict[str, Any]) -> Iterator[Finding]:
     """One finding a severity: where a log changes, many features do at once."""
     by_severity: dict[str, list[tuple[float, str]]] = {"warning": [], "note": []}
-    for name, found in figures["features"].items():
+    for name, found in features.items():
         # Twice what chance gives on average is no drift; most of the time it gives less.
         beyond = [one["index"] - 2 * one["by_chance"] for one in found["drift"].values() if one is not None]
         if found["coverage"]["train"] and max(beyond, default=0.0) > SOME_DRIFT:

@@ -1,4 +1,19 @@
-"""The figures of `check`, one document ready for JSON: what was read, splits, features, objectives, positions, time."""
+"""The figures of `check`, one document ready for JSON; `--json` writes it with the findings.
+
+impressions, feedback  what was read and set aside, as in summary.json; first and last time by event
+splits                 impressions, requests, first and last time
+features               `coverage` and `drift` by split; `tells`, by objective: `auc` of a binary label, share of the
+                       variance `explained` of another, and `by` what; then by kind
+                         values   `distinct` (`distinct_error`: three standard deviations, relative),
+                                  `most_frequent`, share `unknown` to the vocabulary by split, `vocabulary`, expected
+                                  share of values with `shared_rows` of a hashed table, share `at_limit` of `size`
+                         numbers  `quantiles` (of lengths, of norms), share of `zeros`, `skewness`; `at_limit`, the
+                                  share of lists of `max_length`; `constant_numbers` of vectors
+objectives             labels by split; `quantiles`, and `tail_share`, the part of the variance of one in a thousand
+positions              impressions and rates by feature of the bias tower, and by cross
+identifiability        see `check_overlap`
+time                   `days`, gaps, rates at the `end` against the half before, windows that feedback does not cover
+"""
 
 from __future__ import annotations
 

@@ -14,13 +14,14 @@ from click.testing import CliRunner
 
 from mmoe_ranker.cli import cli
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.config_loading import load_config, parse_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.simulation import WorldConfig, simulate, write_logs
 from pipelines import check_feature_findings
 from pipelines.check import run
 from pipelines.check_finding import percent
 from pipelines.check_text import format_check
+from tests.configs import asof_config
 from tests.pipelines.check_logs import Log
 from tests.pipelines.logs import (
     event,
@@ -142,6 +143,36 @@ def test_refused_records_and_large_vocabularies(config: Config, tmp_path: Path, 
     assert "20 records of the impressions log (20 %) break a rule: context: missing (20)." in dead.sentence
     assert found["dead_letters", "feedback"].severity == "warning"
     assert "would hold 4 values" in found["vocabulary_large", "video_id"].sentence
+
+
+def test_features_of_tables_and_histories_are_looked_at_as_examples_have_them(tmp_path: Path):
+    records, events = random_logs()
+    users = [
+        {"user_id": "u1", "updated_at": records[10]["timestamp"], "country": "BR"},
+        {"user_id": "u2", "updated_at": records[0]["timestamp"], "country": None},
+    ]
+    videos = [{"video_id": f"v{video}", "seconds": 5.0} for video in range(6)]
+    tables = {
+        "users": write_json(tmp_path / "users.jsonl", users),
+        "videos": write_json(tmp_path / "videos.jsonl", videos),
+    }
+    logs = write_json(tmp_path / "i.jsonl", records), write_json(tmp_path / "f.jsonl", events)
+    found = run(parse_config(asof_config()), *logs, tables=tables)
+    rows = [(record, one) for record in records for one in record["impressions"]]
+    of_brazil = [record["context"]["user_id"] == "u1" and number >= 10 for number, record in enumerate(records)]
+    features = found.figures["features"]
+    shown = sum(of_brazil[int(record["request_id"][1:])] for record, _ in rows)
+    assert features["country"]["missing"] == len(rows) - shown
+    known = [one["item"]["video_id"] in {video["video_id"] for video in videos} for _, one in rows]
+    assert features["duration"]["missing"] == len(rows) - sum(known)
+    assert features["duration"]["distinct"] == 1
+    assert 0 < features["watch_history"]["quantiles"]["max"] <= 5
+
+    write_json(tmp_path / "users.jsonl", [{**user, "country": None} for user in users])
+    found = run(parse_config(asof_config()), *logs, tables=tables)
+    (missing,) = [one for one in found.findings if one.severity == "error" and one.about == "country"]
+    assert missing.code == "feature_never_present"
+    assert "the table `users` has this column" in missing.suggestion
 
 
 def test_nothing_to_check_is_refused(config: Config, tmp_path: Path):

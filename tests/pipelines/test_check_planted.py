@@ -22,6 +22,16 @@ def test_a_clean_log_has_no_finding():
     assert Log().check().findings == ()
 
 
+def test_splits_by_user_are_no_drift_of_the_user():
+    log = Log()
+    log.config["split"] = {"by": "user_id", "validation": 0.2, "test": 0.2}
+    del log.feature("user_id")["buckets"]
+    log.feature("user_id")["vocabulary"] = "auto"
+    report = log.check()
+    assert report.figures["features"]["user_id"]["unknown"]["test"] == 1.0
+    assert not [one for one in report.findings if one.about == "user_id" or one.severity == "error"]
+
+
 def _expect(plant: Callable[[Log], None], *wanted: tuple[str, str, str]) -> dict[tuple[str, str], Finding]:
     log = Log()
     plant(log)

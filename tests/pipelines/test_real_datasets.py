@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmoe_ranker.config_loading import load_config
+from mmoe_ranker.config_loading import load_config, parse_config
+from pipelines.check import run as run_check
 from pipelines.datasets import DATASETS, clara2
 from pipelines.impressions import run
 
@@ -144,6 +145,46 @@ def test_the_summary_of_the_job_equals_the_raw_tables(
             key = tuple(int(row[c]) if c in ("position", "tab") else row[c] for c in names.split(" x "))
             assert row["impressions"] == len(expected[key])
             _assert_rates(row["objectives"], expected[key])
+
+
+# A few of the features, of every kind that the set has: what is looked at is the set, not each column.
+LOOKED_AT = {
+    "kuairand": ("tab", "video_id", "watch_history", "duration", "user_like_rate", "tag"),
+    "trivago": ("device", "price", "previous_click", "popularity_clicks", "position"),
+    "clara2": ("query_click_rate", "pair_click_rate", "pair_shown_rank", "position"),
+}
+
+
+@pytest.mark.slow
+def test_check_says_of_real_logs_what_their_rows_do(
+    real: tuple[str, pd.DataFrame, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    name, raw, impressions, feedback = real
+    document = load_config(name).model_dump(mode="json", exclude_unset=True)
+    document["features"] = [one for one in document["features"] if one["name"] in LOOKED_AT[name]]
+    document["evaluation"] = {}
+    impressions.to_parquet(tmp_path / "impressions.parquet")
+    feedback.to_parquet(tmp_path / "feedback.parquet")
+    config = parse_config(document)
+    report = run_check(config, str(tmp_path / "impressions.parquet"), str(tmp_path / "feedback.parquet"))
+    assert not [one for one in report.findings if one.severity == "error"], report.findings
+    figures, codes = report.figures, {one.code for one in report.findings}
+    splits = figures["splits"].values()
+    assert sum(split["impressions"] for split in splits) == len(raw)
+    clicks = sum(split["positives"] for split in figures["objectives"]["click"]["splits"].values())
+    assert clicks == (raw[LABELS[name]["click"]] == 1).sum()
+    found = figures["identifiability"]
+    if name == "kuairand":
+        assert "position_absent" in codes
+        assert found["impressions"] == 0
+        return
+    rates = {int(row["position"]): row["rates"]["click"] for row in figures["positions"]["position"]}
+    assert rates == pytest.approx(raw.groupby("position")["clicked"].mean().to_dict())
+    # The same items stand at several positions: the bias can be identified.
+    assert "bias_not_identifiable" not in codes
+    assert found["connected"] == 1.0
+    places = impressions.groupby(config.item_key)["position"].transform("nunique")
+    assert found["at_several_positions"] == pytest.approx((places > 1).mean())
 
 
 # The columns that count what others did; they must know neither the future nor the asking user.
