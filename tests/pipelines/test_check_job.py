@@ -18,7 +18,7 @@ from mmoe_ranker.config_loading import load_config, parse_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.simulation import WorldConfig, simulate, write_logs
 from pipelines import check_feature_findings
-from pipelines.check import run
+from pipelines.check import _read_result, run
 from pipelines.check_finding import percent
 from pipelines.check_text import format_check
 from tests.configs import asof_config
@@ -181,6 +181,9 @@ def test_nothing_to_check_is_refused(config: Config, tmp_path: Path):
         run(config, *paths)
     with pytest.raises(InputError, match=r"--num_shards must be at least 1. Received: 0."):
         run(config, *paths, ["--num_shards", "0"])
+    nowhere = str(tmp_path / "result")
+    with pytest.raises(InputError, match=r"--temp_location must name a folder .* Received: no result in .*result'\."):
+        _read_result(nowhere)
 
 
 def test_the_command_says_what_it_found_by_its_exit_status(tmp_path: Path):
