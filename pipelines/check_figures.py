@@ -67,7 +67,8 @@ def figures_of(
             **identifiability(measures.overlap),
             "random_order": _random_order(config, measures),
         },
-        "time": time_figures(config, measures.times) | {"feedback": feedback_end(config, measures.times, event_times)},
+        "time": time_figures(config, measures.times, measures.days)
+        | {"feedback": feedback_end(config, measures.times, event_times)},
     }
 
 

@@ -88,7 +88,8 @@ class Measures:
         `item` (whether the candidate stands in it); of a vector `norm`.
       crosses: by the names of the features crossed; and `("position",)`, where position is no feature.
       labels: of each regression objective the labels themselves, impressions by split alone.
-      times: request times.
+      times: request times, in microseconds.
+      days: request days, in days since 1970; times may be on a grid, which would move some over midnight.
       totals: int64 [3, 2, T, 3]: by split, half and objective, labelled impressions, sum and sum of squares of labels.
       extremes: by vector feature, least and greatest value of each of its numbers, [2, V].
       overlap: of items over positions.
@@ -99,6 +100,7 @@ class Measures:
     crosses: dict[tuple[str, ...], Tally]
     labels: dict[str, Tally]
     times: Tally
+    days: Tally
     totals: np.ndarray
     extremes: dict[str, np.ndarray]
     overlap: PositionOverlap
@@ -119,6 +121,7 @@ class Measures:
             crosses={key: Tally.merge(one.crosses[key] for one in many) for key in many[0].crosses},
             labels={key: Tally.merge(one.labels[key] for one in many) for key in many[0].labels},
             times=Tally.merge(one.times for one in many),
+            days=Tally.merge(one.days for one in many),
             totals=np.sum([one.totals for one in many], axis=0),
             extremes={name: np.stack([both[:, 0].min(0), both[:, 1].max(0)]) for name, both in extremes.items()},
             overlap=PositionOverlap.merge(one.overlap for one in many),

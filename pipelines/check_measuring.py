@@ -13,7 +13,7 @@ from mmoe_ranker.examples import label_name
 from pipelines.batches import ImpressionBatch
 from pipelines.check_measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
 from pipelines.check_overlap import PositionOverlap, click_objective, grouping_features
-from pipelines.check_tallies import Tally, among, sum_by
+from pipelines.check_tallies import DAY, Tally, among, sum_by
 from pipelines.example_reports import slice_names
 from pipelines.splits import SPLITS
 
@@ -71,6 +71,7 @@ class _Part:
             crosses={names: self._cross(names) for names in cross_names(self._config)},
             labels=self._label_tallies(),
             times=Tally.of_times(times, self._context_weights),
+            days=Tally.of_times(times // DAY, self._context_weights),
             totals=self._totals(),
             extremes=self._extremes,
             overlap=self._overlap(),

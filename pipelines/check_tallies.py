@@ -22,6 +22,7 @@ import pyarrow as pa
 
 MAX_CATEGORIES = 1 << 16
 MAX_NUMBERS = 1 << 13
+DAY = 86_400_000_000  # Microseconds.
 _SIGN = np.uint32(1 << 31)
 
 
@@ -68,9 +69,9 @@ class Tally:
         return _compacted("numbers", 0, keys, weights[there], None, weights[~there].sum(axis=0))
 
     @classmethod
-    def of_times(cls, micros: np.ndarray, weights: np.ndarray) -> Tally:
-        """Tallies times [N], none missing: a tally of numbers whose keys are microseconds."""
-        return _compacted("numbers", 0, micros.astype(np.uint64), weights, None, np.zeros(weights.shape[1], np.int64))
+    def of_times(cls, times: np.ndarray, weights: np.ndarray) -> Tally:
+        """Tallies times [N], none missing: a tally of numbers whose keys are the times as they are."""
+        return _compacted("numbers", 0, times.astype(np.uint64), weights, None, np.zeros(weights.shape[1], np.int64))
 
     @classmethod
     def merge(cls, tallies: Iterable[Tally]) -> Tally:

@@ -10,24 +10,21 @@ import numpy as np
 
 from mmoe_ranker.config import Config
 from pipelines.check_measures import impressions_of, labels_of
-from pipelines.check_tallies import Tally, sum_by
+from pipelines.check_tallies import DAY, Tally
 from pipelines.summary import utc_time
 
-DAY = 86_400_000_000  # Microseconds.
 TAILS = (0.01, 0.02, 0.05, 0.1)
 """Last shares of the impressions whose label rates are held against those of the half before."""
 _SHOWN_GAPS = 5
 _PERIODS = 10
 
 
-def time_figures(config: Config, times: Tally) -> dict[str, Any]:
+def time_figures(config: Config, times: Tally, days: Tally) -> dict[str, Any]:
     """Days with their impressions and rates, the longest gaps between requests, and label rates at the end."""
-    keys = times.keys.astype(np.int64)
-    days, place = np.unique(keys // DAY, return_inverse=True)
-    counts = sum_by(place, times.counts, len(days))
-    labels = labels_of(counts).sum(axis=2)  # [D, T, 2]
+    keys, day_keys = times.keys.astype(np.int64), days.keys.astype(np.int64)
+    labels = labels_of(days.counts).sum(axis=2)  # [D, T, 2]
     rows = []
-    for day, count, by_objective in zip(days, impressions_of(counts).sum(axis=1), labels, strict=True):
+    for day, count, by_objective in zip(day_keys, impressions_of(days.counts).sum(axis=1), labels, strict=True):
         rates = {
             one.name: float(sums[1] / sums[0]) if sums[0] else None
             for one, sums in zip(config.objectives, by_objective, strict=True)
@@ -39,7 +36,7 @@ def time_figures(config: Config, times: Tally) -> dict[str, Any]:
         "span_seconds": int(keys[-1] - keys[0]) / 1e6,
         "resolution_seconds": (1 << times.level) / 1e6,
         "days": rows,
-        "days_without_requests": int(days[-1] - days[0] + 1 - len(days)),
+        "days_without_requests": int(day_keys[-1] - day_keys[0] + 1 - len(day_keys)),
         **_gaps(keys, times.level),
         "end": {one.name: _end(times, place) for place, one in enumerate(config.objectives) if one.kind == "binary"},
     }
@@ -47,8 +44,9 @@ def time_figures(config: Config, times: Tally) -> dict[str, Any]:
 
 def _gaps(keys: np.ndarray, level: int) -> dict[str, Any]:
     """The longest gaps; and what is usual: the median, over days or tenths of the log, of the longest in each."""
-    # Of times on a grid this is the least that it can be.
-    gaps = np.maximum(np.diff(keys) - ((1 << level) - 1), 0)
+    # Of times on a grid, the least that a gap can be: from the last moment of its cell.
+    last = keys[:-1] + (1 << level) - 1
+    gaps = keys[1:] - last
     if not len(gaps):
         return {"usual_gap_seconds": None, "longest_gaps": []}
     days = keys[:-1] // DAY
@@ -58,7 +56,7 @@ def _gaps(keys: np.ndarray, level: int) -> dict[str, Any]:
     order = sorted(range(len(gaps)), key=lambda place: (-gaps[place], place))[:_SHOWN_GAPS]
     return {
         "usual_gap_seconds": float(np.median(longest)) / 1e6,
-        "longest_gaps": [{"after": utc_time(int(keys[place])), "seconds": int(gaps[place]) / 1e6} for place in order],
+        "longest_gaps": [{"after": utc_time(int(last[place])), "seconds": int(gaps[place]) / 1e6} for place in order],
     }
 
 

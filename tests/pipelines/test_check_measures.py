@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines import check_overlap, check_tallies
 from pipelines.check_overlap import PositionOverlap, identifiability
 from pipelines.check_tallies import Tally, among, numbers_of, ordered_bits
+from tests.pipelines.check_logs import DAYS, NUM_REQUESTS, POSITIONS, Log
 
 VALUES = st.lists(st.one_of(st.none(), st.sampled_from([f"v{value}" for value in range(40)])), max_size=120)
 FLOATS = st.lists(st.floats(width=32, allow_infinity=False), max_size=120)
@@ -164,3 +165,15 @@ def test_positions_hang_together_by_shared_items(monkeypatch):
     items, positions = (np.array(column) for column in zip(*cells, strict=True))
     overlap = PositionOverlap.of(items.astype(np.uint64), np.zeros(12, np.uint64), positions, np.zeros(12, bool))
     assert identifiability(overlap)["connected"] == 9 / 12
+
+
+def test_days_are_exact_where_times_are_on_a_grid(monkeypatch):
+    monkeypatch.setattr(check_tallies, "MAX_NUMBERS", 8)
+    log = Log()
+    log.config["split"] = {"validation": 0.0, "test": 0.0}
+    found = log.check().figures["time"]
+    assert found["resolution_seconds"] > 3600
+    per_day = NUM_REQUESTS // DAYS * POSITIONS
+    assert [(row["day"], row["impressions"]) for row in found["days"]] == [
+        (f"2022-0{month}-{day}", per_day) for month, day in ((4, 27), (4, 28), (4, 29), (4, 30), (5, "01"))
+    ]
