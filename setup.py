@@ -29,6 +29,8 @@ EXTRAS = {
     "notebooks": ["matplotlib>=3.9,<4", "ipykernel>=6.29", "nbclient>=0.10,<1", "nbformat>=5.10,<6"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Tables of BigQuery, paths on gs:// and jobs on Dataflow: not in `all`, because Google's clients are large.
+EXTRAS["bigquery"] = ["apache-beam[gcp]>=2.66,<3", *EXTRAS["pipelines"]]
 EXTRAS["dev"] = EXTRAS["all"] + [
     "hypothesis>=6.100,<7",
     "mypy>=1.11,<3",

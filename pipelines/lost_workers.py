@@ -89,11 +89,15 @@ def noticing_lost_workers() -> Iterator[None]:
     """Makes Beam's local runner, and its embedded job server, fail within seconds of the loss of a worker process."""
     handlers = worker_handlers.WorkerHandler._registered_environments
     beams: Any = worker_handlers
+    hook = threading.excepthook
+    # The threads that read a lost worker's other streams break off too, each with a traceback for the terminal.
+    threading.excepthook = lambda failed: None if issubclass(failed.exc_type, grpc.RpcError) else hook(failed)
     connection, process = beams.ControlConnection, handlers[python_urns.SUBPROCESS_SDK]
     beams.ControlConnection = _WatchedConnection
     handlers[python_urns.SUBPROCESS_SDK] = (_WatchedProcess, bytes)
     try:
         yield
     finally:
+        threading.excepthook = hook
         beams.ControlConnection = connection
         handlers[python_urns.SUBPROCESS_SDK] = process

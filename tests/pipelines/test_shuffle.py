@@ -76,7 +76,7 @@ def test_the_same_examples_with_and_without_a_folder(config: Config, logs, tmp_p
     assert seen
     on_disk = content_of(tmp_path / "out")
     seen.clear()
-    monkeypatch.setattr(job, "shares_disk", lambda _: False)
+    monkeypatch.setattr("pipelines.shuffle.shares_disk", lambda _: False)
     run(config, *logs, str(tmp_path / "out"))
     assert not seen
     assert content_of(tmp_path / "out") == on_disk
