@@ -182,7 +182,7 @@ def _fields(path: str, fields: Any, wanted: Wanted) -> list[pa.Field]:
         else:
             raise InputError(
                 f"The column `{field.name}` of a BigQuery table must be of one of the types that are read: "
-                f"{', '.join(_TYPES)}, or a RECORD of them; cast it in a view. Received: {field.type} in {path!r}."
+                f"{', '.join(_TYPES)}, or a RECORD of them; cast it by a query. Received: {field.type} in {path!r}."
             )
         chosen.append(pa.field(field.name, pa.list_(kind) if field.mode == "REPEATED" else kind))
     return chosen

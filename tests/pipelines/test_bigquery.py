@@ -184,7 +184,7 @@ def test_what_cannot_be_a_table_is_refused(config: Config, warehouse: Warehouse,
     days = retyped(rows, lambda _: datetime.date(2022, 5, 1), pa.date32())
     warehouse.tables = {"my-project.logs.impressions": days}
     expected = (
-        r"The column `timestamp` of a BigQuery table must be of .*cast it in a view. Received: DATE in 'bigquery:"
+        r"The column `timestamp` of a BigQuery table must be of .*cast it by a query. Received: DATE in 'bigquery:"
     )
     with pytest.raises(InputError, match=expected):
         run_on_tables(config, tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
@@ -204,6 +206,24 @@ def test_the_graph_is_whole_and_names_no_path_of_this_machine(
         [collection] = transform.inputs.values()
         coder = context.coders.get_by_id(proto.components.pcollections[collection].coder_id)
         coder.key_coder().as_deterministic_coder(transform.unique_name)
+
+
+def test_the_documented_commands_have_options_that_beam_knows():
+    text = (Path(__file__).parents[2] / "docs" / "running_the_pipeline.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE))
+    commands = [
+        shlex.split(line) for line in blocks.replace("\\\n", " ").splitlines() if "mmoe-ranker examples" in line
+    ]
+    known = {"--config", "--impressions", "--feedback", "--out"}
+    runners = set()
+    for command in commands:
+        arguments = [word for word in command[2:] if word != "…"]
+        for name in known & set(arguments):
+            place = arguments.index(name)
+            del arguments[place : place + 2]
+        runners.add(parse_options(arguments).view_as(StandardOptions).runner)
+    assert {"PortableRunner", "DataflowRunner", "FlinkRunner", "SparkRunner", None} <= runners
+    assert len(commands) >= 8
 
 
 def test_the_options_of_a_runner_are_checked_by_it():
