@@ -50,7 +50,7 @@ from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.sampling import sample_negatives
 from pipelines.shuffle import Payload, Shuffle
-from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, hashed_split, plan_parts
+from pipelines.splits import MergeHistograms, Part, Plan, TimeHistogram, draws, hashed_split, plan_parts
 from pipelines.summary import check_usable, summarise
 from pipelines.table_reading import table_globs
 
@@ -216,7 +216,8 @@ class _AssignParts(beam.DoFn):
 
     def process(self, payload: Payload, plan: Plan) -> Iterator[Any]:
         batch = ImpressionBatch.from_bytes(self._shuffle.get(payload))
-        of_context = plan.part_of(hashed_split(self._config, batch.contexts), batch.contexts["_time"].to_numpy())
+        contexts = batch.contexts
+        of_context = plan.part_of(hashed_split(self._config, contexts), contexts["_time"].to_numpy(), draws(contexts))
         parts = of_context[batch.impressions["_row"].to_numpy()]
         if (by := self._config.split.by) is not None:
             unnamed = batch.contexts["_request"].filter(pc.is_null(batch.contexts[by]))

@@ -1,7 +1,8 @@
 """Where the splits and their parts begin in time: an exact plan from the histogram of request times.
 
 Splits follow each other in time, or are drawn by a hash of a context feature (`split.by`), so that all of a user's
-requests are in one. Parts inside a split are in order of time either way.
+requests are in one. Parts inside a split are in order of time either way; among requests of one time that are too many
+for a part, in order of a hash.
 
 The histogram is mergeable in any order. It is exact as long as there are at most `MAX_TIMES` distinct times; beyond
 that, times are rounded down to a coarser grid, the same whatever the order of merging, because the grid depends on the
@@ -27,7 +28,11 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test")
 MAX_TIMES = 1 << 22
 PART_EXAMPLES = 1 << 16
 _NEVER = np.iinfo(np.int64).max
+# A place in the order of the log is one integer: the hashed split, above the time, above the draw of the request.
 _SPLIT_BIT = 60
+_DRAW_BITS = 8
+_FEWEST_REQUESTS = 16
+"""Requests of one time that a part must hold on average, so that chance leaves none empty."""
 
 
 def hashed_split(config: Config, contexts: pa.Table) -> np.ndarray:
@@ -42,6 +47,12 @@ def hashed_split(config: Config, contexts: pa.Table) -> np.ndarray:
     values = pc.coalesce(contexts[split.by].cast(pa.string()), contexts["_request"])
     chance = (hashes(values) >> np.uint64(11)) * 2.0**-53
     return np.searchsorted([1 - split.test - split.validation, 1 - split.test], chance, side="right")
+
+
+def draws(contexts: pa.Table) -> np.ndarray:
+    """A number from 0 to 255 of each context row's request [R], by which requests of one time are told apart."""
+    # Other bits than those by which buckets and splits are chosen.
+    return ((hashes(contexts["_request"]) >> np.uint64(32)) % np.uint64(1 << _DRAW_BITS)).astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,19 +151,19 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Parts in order of hashed split and time; a request of time t belongs to the last of its split's that start by t.
+    """Parts in order of hashed split, time, and draw of the request; `starts` are where they begin in that order."""
 
-    `splits` are the hashed splits of the parts, 0 throughout where splits are by time.
-    """
-
-    splits: np.ndarray
     starts: np.ndarray
     parts: tuple[Part, ...]
 
-    def part_of(self, splits: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """The part's place in `parts` for each hashed split and request time."""
-        starts, wanted = (self.splits << _SPLIT_BIT) + self.starts, (splits << _SPLIT_BIT) + times
-        return np.searchsorted(starts, wanted, side="right") - 1
+    def part_of(self, splits: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """The part's place in `parts` for each request, by its hashed split, time and draw."""
+        return np.searchsorted(self.starts, _order(splits, times, drawn), side="right") - 1
+
+
+def _order(splits: np.ndarray | int, times: np.ndarray, drawn: np.ndarray | int) -> np.ndarray:
+    # Microseconds of this century, times 2 ** 8, are less than 2 ** 60.
+    return (splits << _SPLIT_BIT) + (times << _DRAW_BITS) + drawn
 
 
 def plan_parts(config: Config, num_shards: int | None, histogram: TimeHistogram) -> Plan:
@@ -167,8 +178,7 @@ def plan_parts(config: Config, num_shards: int | None, histogram: TimeHistogram)
     if config.split.by is None:
         place = np.searchsorted(_split_bounds(config, histogram), histogram.times, side="right")
     total = int(histogram.impressions.sum())
-    splits: list[int] = []
-    starts: list[int] = []
+    starts: list[np.ndarray] = [np.zeros(0, np.int64)]
     parts: list[Part] = []
     for number, split in enumerate(SPLITS):
         inside = place == number
@@ -176,11 +186,10 @@ def plan_parts(config: Config, num_shards: int | None, histogram: TimeHistogram)
         if not examples:
             continue
         wanted = examples / PART_EXAMPLES if num_shards is None else examples / total * num_shards
-        cuts = _cuts(histogram.times[inside], histogram.impressions[inside], max(1, round(wanted)))
-        splits += [0 if config.split.by is None else number] * len(cuts)
-        starts += cuts
-        parts += [Part(split, index, len(cuts)) for index in range(len(cuts))]
-    return Plan(np.array(splits, np.int64), np.array(starts, np.int64), tuple(parts))
+        times, drawn = _cuts(histogram, inside, max(1, round(wanted)))
+        starts.append(_order(0 if config.split.by is None else number, times, drawn))
+        parts += [Part(split, index, len(times)) for index in range(len(times))]
+    return Plan(np.concatenate(starts), tuple(parts))
 
 
 def _split_bounds(config: Config, histogram: TimeHistogram) -> tuple[int, int]:
@@ -203,9 +212,24 @@ def _micros(time: datetime.datetime) -> int:
     return (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(microseconds=1)
 
 
-def _cuts(times: np.ndarray, impressions: np.ndarray, count: int) -> list[int]:
-    """The times at which `count` parts of about equal size begin; fewer where requests of one time are that many."""
+def _cuts(histogram: TimeHistogram, inside: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The times, and draws, at which `count` parts of about equal size begin.
+
+    A part begins with the first time that its share of the examples lies before. Where more requests are of one time
+    than fill a part, as in logs that know the day alone, it begins inside that time, by the draws of the requests.
+    """
+    times, requests, impressions = (
+        column[inside] for column in (histogram.times, histogram.requests, histogram.impressions)
+    )
+    size = impressions.sum() / count
     before = np.cumsum(impressions) - impressions
-    goals = np.arange(count) * impressions.sum() / count
-    places = np.searchsorted(before, goals, side="left")
-    return [int(times[place]) for place in np.unique(places) if place < len(times)]
+    goals = np.arange(count) * size
+    holding = np.searchsorted(before, goals, side="right") - 1
+    crowded = (impressions > size) & (requests * size >= _FEWEST_REQUESTS * impressions)
+    within = ((goals - before[holding]) / impressions[holding] * (1 << _DRAW_BITS)).astype(np.int64)
+    following = np.searchsorted(before, goals, side="left")
+    there = crowded[holding] | (following < len(times))
+    place = np.where(crowded[holding], holding, following)[there]
+    drawn = np.where(crowded[holding], within, 0)[there]
+    starts = np.unique(_order(0, times[place], drawn))
+    return starts >> _DRAW_BITS, starts & ((1 << _DRAW_BITS) - 1)

@@ -19,7 +19,7 @@ from pipelines.check_measures import Measures
 from pipelines.check_measuring import measure_part
 from pipelines.joining import join
 from pipelines.log_tables import feedback, nested_impressions
-from pipelines.splits import TimeHistogram, hashed_split, plan_parts
+from pipelines.splits import TimeHistogram, draws, hashed_split, plan_parts
 from tests.configs import small_config
 
 Record = dict[str, Any]
@@ -73,10 +73,9 @@ def check_tables(config: Config, records: pa.Table, events: pa.Table) -> CheckRe
     joined = join(config, [batch], [table])
     counts.update(joined.counts)
     plan = plan_parts(config, 6, TimeHistogram.of_batch(config, joined.batch))
-    times = joined.batch.contexts["_time"].to_numpy()
-    parts = plan.part_of(hashed_split(config, joined.batch.contexts), times)[
-        joined.batch.impressions["_row"].to_numpy()
-    ]
+    contexts = joined.batch.contexts
+    of_context = plan.part_of(hashed_split(config, contexts), contexts["_time"].to_numpy(), draws(contexts))
+    parts = of_context[joined.batch.impressions["_row"].to_numpy()]
     measured = [
         measure_part(config, plan.parts[place].split, joined.batch.take(np.flatnonzero(parts == place)))
         for place in np.unique(parts)

@@ -18,7 +18,7 @@ from pipelines.batches import bucket_of
 from pipelines.impressions import run
 from pipelines.joining import join
 from pipelines.log_tables import batch_of_rows
-from pipelines.splits import SPLITS, TimeHistogram, hashed_split, plan_parts
+from pipelines.splits import SPLITS, TimeHistogram, draws, hashed_split, plan_parts
 from tests.configs import small_config
 from tests.pipelines.logs import random_logs, request, write_json
 from tests.pipelines.reading import content_of, read_split
@@ -99,7 +99,8 @@ def test_parts_lie_inside_their_split_in_order_of_time(requests, shards, data):
         np.testing.assert_array_equal(getattr(merged, name), getattr(histogram(requests), name))
     plan = plan_parts(by_user(), shards, merged)
     ordered = sorted(requests)
-    places = plan.part_of(*(np.array(column) for column in list(zip(*ordered, strict=True))[:2]))
+    splits, times = (np.array(column) for column in list(zip(*ordered, strict=True))[:2])
+    places = plan.part_of(splits, times, np.zeros_like(times))
     assert [plan.parts[place].split for place in places] == [SPLITS[split] for split, _, _ in ordered]
     assert (np.diff(places) >= 0).all()
     assert set(places) == set(range(len(plan.parts)))
@@ -150,7 +151,8 @@ def test_joined_buckets_equal_the_naive_double(records, num_buckets, hashed):
     found = {}
     for one in joined:
         of_context = one.batch.contexts.to_pylist()
-        places = plan.part_of(hashed_split(config, one.batch.contexts), one.batch.contexts["_time"].to_numpy())
+        contexts = one.batch.contexts
+        places = plan.part_of(hashed_split(config, contexts), contexts["_time"].to_numpy(), draws(contexts))
         for impression in one.batch.impressions.to_pylist():
             key = of_context[impression["_row"]]["_request"], impression["_item"]
             found[key] = plan.parts[places[impression["_row"]]].split

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
-from pipelines.splits import Part, Plan, TimeHistogram, plan_parts
+from pipelines.splits import Part, Plan, TimeHistogram, draws, plan_parts
 from tests.configs import small_config
 
 TIMES = st.lists(st.integers(0, 1000), min_size=1, max_size=60)
@@ -25,7 +27,7 @@ def histogram(times: list[int], impressions: int = 1) -> TimeHistogram:
 
 def part_of(plan: Plan, times: Sequence[int]) -> np.ndarray:
     """Of a plan whose splits are by time."""
-    return plan.part_of(np.zeros(len(times), np.int64), np.array(times))
+    return plan.part_of(np.zeros(len(times), np.int64), np.array(times), np.zeros(len(times), np.int64))
 
 
 def with_split(**split) -> Config:
@@ -104,6 +106,24 @@ def test_parts_by_size(monkeypatch):
     plan = plan_parts(with_split(validation=0.1, test=0.1), None, histogram(list(range(100)), impressions=10))
     assert [part.split for part in plan.parts] == ["train"] * 8 + ["validation", "test"]
     assert plan.parts[3].path == "train/part-00003-of-00008.tfrecord.gz"
+
+
+def test_a_day_of_one_time_is_cut_by_the_hash_of_its_requests():
+    requests = pa.table({"_request": [f"r{number}" for number in range(40_000)]})
+    days = np.repeat(np.array([3, 4, 5], np.int64) * 86_400_000_000, [10_000, 29_000, 1_000])
+    drawn, zeros = draws(requests), np.zeros(40_000, np.int64)
+    whole = TimeHistogram.of(zeros, days, np.full(40_000, 2))
+    plan = plan_parts(with_split(validation=0.0, test=0.0), 8, whole)
+    places = plan.part_of(zeros, days, drawn)
+    # A part is an eighth, but for chance and the 256 draws that a time is cut by.
+    np.testing.assert_allclose(np.bincount(places), np.full(8, 5_000), rtol=0.06)
+    for earlier, later in itertools.pairwise(range(8)):
+        assert days[places == earlier].max() <= days[places == later].min()
+
+
+def test_few_requests_of_one_time_are_not_cut():
+    one = TimeHistogram.of(np.zeros(1, np.int64), np.array([7]), np.array([100_000]))
+    assert len(plan_parts(with_split(validation=0.0, test=0.0), 8, one).parts) == 1
 
 
 def test_nothing_to_plan():
