@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def test_columns_agree_with_single_values(name: str, column: pa.Array):
 
 
 @given(st.lists(st.none() | FLOATS | st.floats(9e8, 4.2e9), max_size=12))
+@settings(deadline=None)
 def test_timestamps_agree_with_single_values(values):
     micros, right = timestamps(pa.array(values, pa.float64()))
     for value, mine, certain in zip(values, micros.to_pylist(), right, strict=True):
@@ -63,6 +65,29 @@ def test_timestamps_agree_with_single_values(values):
             assert (mine, certain) == (timestamp_micros(value), True)
         except BadRecord:
             assert not certain
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.timestamp("us", "UTC"), [1_651_017_600_500_001, 946_684_799_999_999, 4_102_444_800_000_000, None]),
+        (pa.timestamp("ms", "+02:00"), [1_651_017_600_500, 0, None]),
+        (pa.timestamp("us"), [1_651_017_600_500_001, None]),
+        (pa.decimal128(38, 9), [decimal.Decimal("1651017600.5000015"), decimal.Decimal(5), None]),
+        (pa.date32(), [19_000, None]),
+    ],
+)
+def test_times_of_tables_agree_with_single_values(kind: pa.DataType, values: list[Any]):
+    column = pa.array(values, kind)
+    micros, right = timestamps(column)
+    for value, mine, certain in zip(column.to_pylist(), micros.to_pylist(), right, strict=True):
+        try:
+            assert (mine, certain) == (timestamp_micros(value), True)
+        except BadRecord:
+            assert not certain
+    # A time without its zone, or a day, could be of anywhere.
+    tells = pa.types.is_decimal(kind) or (pa.types.is_timestamp(kind) and kind.tz is not None)
+    assert right.tolist() == [tells] + [False] * (len(values) - 1)
 
 
 def test_other_column_types_of_parquet():
