@@ -128,7 +128,9 @@ def test_serving_imports_nothing_of_the_model(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["pipelines.impressions", "pipelines.scoring", "serving.client", "mmoe_ranker.cli"])
+@pytest.mark.parametrize(
+    "module", ["pipelines.impressions", "pipelines.scoring.job", "serving.client", "mmoe_ranker.cli"]
+)
 def test_no_tensorflow_is_loaded(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('tensorflow', 'tf_keras', 'keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

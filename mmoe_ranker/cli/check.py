@@ -39,8 +39,8 @@ def check(
     """Hold the logs against the config before training; exit status 2 on what would spoil it. Takes Beam options."""
     config = load_config(config_path, overrides)
     check_json_path(json_path)
-    from pipelines.check import run
-    from pipelines.check_text import format_check
+    from pipelines.checking.job import run
+    from pipelines.checking.text import format_check
 
     with elapsed("check"):
         report = run(config, impressions, feedback, context.args, globs_by_table(tables))

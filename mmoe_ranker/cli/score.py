@@ -37,7 +37,7 @@ def score(
 ) -> None:
     """Score examples or logs with an exported model, with Beam; takes every Beam option, as `examples` does."""
     weights = dict(map(_weight, score_weights))
-    from pipelines.scoring import score_examples, score_logs
+    from pipelines.scoring.job import score_examples, score_logs
 
     with elapsed("score"):
         if examples is not None and impressions is None and config_path is None:

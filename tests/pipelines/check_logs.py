@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
-from pipelines.check import CheckReport
-from pipelines.check_figures import figures_of
-from pipelines.check_findings import findings
-from pipelines.check_measures import Measures
-from pipelines.check_measuring import measure_part
+from pipelines.checking.figures import figures_of
+from pipelines.checking.findings import findings
+from pipelines.checking.job import CheckReport
+from pipelines.checking.measures import Measures
+from pipelines.checking.measuring import measure_part
 from pipelines.joining import join
 from pipelines.log_tables import feedback, nested_impressions
 from pipelines.splits import TimeHistogram, draws, hashed_split, plan_parts
@@ -51,7 +51,7 @@ class Log:
         return parse_config(self.config)
 
     def check(self) -> CheckReport:
-        """What `pipelines.check.run` reports, but for what is counted of records that are refused."""
+        """What `pipelines.checking.job.run` reports, but for what is counted of records that are refused."""
         return check_tables(self.parsed(), pa.Table.from_pylist(self.records), pa.Table.from_pylist(self.events))
 
 

@@ -17,10 +17,10 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config, parse_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.simulation import WorldConfig, simulate, write_logs
-from pipelines import check_feature_findings
-from pipelines.check import _read_result, run
-from pipelines.check_finding import percent
-from pipelines.check_text import format_check
+from pipelines.checking import feature_findings
+from pipelines.checking.finding import percent
+from pipelines.checking.job import _read_result, run
+from pipelines.checking.text import format_check
 from tests.configs import asof_config
 from tests.pipelines.check_logs import Log
 from tests.pipelines.logs import (
@@ -130,7 +130,7 @@ def test_the_text_holds_what_the_document_holds(report):
 
 
 def test_refused_records_and_large_vocabularies(config: Config, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(check_feature_findings, "LARGE_VOCABULARY", 3)
+    monkeypatch.setattr(feature_findings, "LARGE_VOCABULARY", 3)
     records = [request(number, ["v1", "v2", "v3", "v4"]) for number in range(40)]
     for record in records[:20]:
         del record["context"]

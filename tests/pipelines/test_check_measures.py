@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import check_overlap, check_tallies
-from pipelines.check_overlap import PositionOverlap, identifiability
-from pipelines.check_tallies import Tally, among, numbers_of, ordered_bits
+from pipelines.checking import overlap as overlaps
+from pipelines.checking import tallies
+from pipelines.checking.overlap import PositionOverlap, identifiability
+from pipelines.checking.tallies import Tally, among, numbers_of, ordered_bits
 from tests.pipelines.check_logs import DAYS, NUM_REQUESTS, POSITIONS, Log
 
 VALUES = st.lists(st.one_of(st.none(), st.sampled_from([f"v{value}" for value in range(40)])), max_size=120)
@@ -43,7 +44,7 @@ def _same(one: Tally, other: Tally) -> bool:
 def test_categories_are_counted_the_same_however_merged(values, random, limit):
     weights = np.stack([np.ones(len(values)), np.arange(len(values)) % 3], axis=1).astype(np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check_tallies, "MAX_CATEGORIES", limit)
+        patch.setattr(tallies, "MAX_CATEGORIES", limit)
 
         def tally(rows):
             return Tally.of_categories(
@@ -69,7 +70,7 @@ def test_categories_are_counted_the_same_however_merged(values, random, limit):
 def test_numbers_are_counted_the_same_however_merged(values, random, limit):
     numbers, weights = np.array(values, np.float64), np.ones((len(values), 1), np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check_tallies, "MAX_NUMBERS", limit)
+        patch.setattr(tallies, "MAX_NUMBERS", limit)
 
         def tally(rows):
             rows = np.array(rows, np.int64)
@@ -94,7 +95,7 @@ def test_number_of_values_is_estimated_within_its_error():
     tally = Tally.of_categories(pa.array(values), ones)
     assert 0 < tally.relative_error < 0.02
     assert abs(tally.distinct - 200_000) < tally.relative_error * 200_000
-    assert check_tallies.MAX_CATEGORIES / 2 < len(tally.keys) <= check_tallies.MAX_CATEGORIES
+    assert tallies.MAX_CATEGORIES / 2 < len(tally.keys) <= tallies.MAX_CATEGORIES
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2))
@@ -142,7 +143,7 @@ def test_too_many_cells_leave_a_sample_of_whole_items(monkeypatch):
     items, positions = rng.integers(0, 500, 20_000), rng.integers(1, 6, 20_000)
     clicked = rng.random(20_000) < 0.2
     groups = np.zeros(20_000, np.uint64)
-    monkeypatch.setattr(check_overlap, "MAX_CELLS", 1000)
+    monkeypatch.setattr(overlaps, "MAX_CELLS", 1000)
     whole = PositionOverlap.of(hashes[items], groups, positions, clicked)
     halves = [
         PositionOverlap.of(hashes[items[half]], groups[half], positions[half], clicked[half])
@@ -159,7 +160,7 @@ def test_too_many_cells_leave_a_sample_of_whole_items(monkeypatch):
 
 
 def test_positions_hang_together_by_shared_items(monkeypatch):
-    monkeypatch.setattr(check_overlap, "MIN_SHARED_ITEMS", 2)
+    monkeypatch.setattr(overlaps, "MIN_SHARED_ITEMS", 2)
     # Items 1, 2 tie 1 to 2; 3, 4 tie 2 to 4; only item 5 ties 4 to 5; nothing ties 3.
     cells = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 4), (4, 2), (4, 4), (5, 4), (5, 5), (6, 3), (7, 3)]
     items, positions = (np.array(column) for column in zip(*cells, strict=True))
@@ -168,7 +169,7 @@ def test_positions_hang_together_by_shared_items(monkeypatch):
 
 
 def test_days_are_exact_where_times_are_on_a_grid(monkeypatch):
-    monkeypatch.setattr(check_tallies, "MAX_NUMBERS", 8)
+    monkeypatch.setattr(tallies, "MAX_NUMBERS", 8)
     log = Log()
     log.config["split"] = {"validation": 0.0, "test": 0.0}
     found = log.check().figures["time"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import check_findings
-from pipelines.check_finding import Finding
+from pipelines.checking import feature_findings
+from pipelines.checking.finding import Finding
 from tests.pipelines.check_logs import NUM_REQUESTS, POSITIONS, START, Log
 
 LATE = NUM_REQUESTS * 8 // 10
@@ -44,7 +44,7 @@ def _expect(plant: Callable[[Log], None], *wanted: tuple[str, str, str]) -> dict
 def _codes() -> set[str]:
     """Every code that the sources give a finding."""
     codes = set()
-    for file in Path(check_findings.__file__).parent.glob("check_*_findings.py"):
+    for file in Path(feature_findings.__file__).parent.glob("*_findings.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Finding":
                 code = node.args[1]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from pipelines.check_statistics import (
+from pipelines.checking.statistics import (
     PRIOR,
     bin_codes,
     drift,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mmoe_ranker.config_loading import load_config, parse_config
-from pipelines.check import run as run_check
+from pipelines.checking.job import run as run_check
 from pipelines.datasets import DATASETS, clara2
 from pipelines.impressions import run
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_ranker.errors import InputError
-from pipelines import score_files
-from pipelines.score_files import ExampleFile, ReadExamples, with_ranks
+from pipelines.scoring import files
+from pipelines.scoring.files import ExampleFile, ReadExamples, with_ranks
 from pipelines.tfrecords import tfrecord_gzip
 
 _rows = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([-1.5, -0.0, 0.0, 0.25, 3.0])), min_size=1)
@@ -37,7 +37,7 @@ def test_ranks_equal_a_naive_sort(rows):
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 35])
 def test_batches_are_bounded_and_cut_by_the_file_alone(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(score_files, "BATCH_ROWS", 10)
+    monkeypatch.setattr(files, "BATCH_ROWS", 10)
     records = [b"%d" % number for number in range(count)]
     path = tmp_path / "part.tfrecord.gz"
     path.write_bytes(tfrecord_gzip([pa.array(records, pa.binary())]))

@@ -14,9 +14,9 @@ import pytest
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
-from pipelines import score_files
 from pipelines.impressions import run
-from pipelines.scoring import score_examples, score_logs
+from pipelines.scoring import files
+from pipelines.scoring.job import score_examples, score_logs
 from tests.configs import small_config
 from tests.pipelines.formula_model import FormulaModel, expected_predictions
 from tests.pipelines.logs import naive_labels, random_logs, request, write_flat_impressions, write_json
@@ -100,7 +100,7 @@ def test_logs_are_scored_as_computed_by_hand(world: World, tmp_path: Path):
 
 def test_examples_keep_files_order_and_labels(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # Batches end within requests, and a file has several.
-    monkeypatch.setattr(score_files, "BATCH_ROWS", 3)
+    monkeypatch.setattr(files, "BATCH_ROWS", 3)
     weights = {"click": 0.25, "like": 1.5}
     summary = score_examples(
         str(world.models), str(world.examples), "train", str(tmp_path / "out"), 3, "parquet", weights

@@ -21,7 +21,7 @@ from mmoe_ranker.errors import InputError
 from mmoe_ranker.example_encoding import encode_examples
 from mmoe_ranker.examples import META_FIELDS, Field
 from pipelines.impressions import run
-from pipelines.scoring import score_examples, score_logs
+from pipelines.scoring.job import score_examples, score_logs
 from pipelines.tfrecords import tfrecord_gzip
 from tests.configs import asof_config, small_config
 from tests.pipelines.formula_model import FormulaModel

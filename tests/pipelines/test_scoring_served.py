@@ -15,7 +15,7 @@ from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.dataset import serialized_examples
 from mmoe_ranker.examples import decode_examples, example_layout
 from mmoe_ranker.export import served_features
-from pipelines.scoring import score_examples, score_logs
+from pipelines.scoring.job import score_examples, score_logs
 from serving.client import RankingClient
 from serving.server import ModelServer
 from tests.conftest import TinyWorld

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmoe_ranker.config import Config
-from pipelines.check_finding import Finding, number, percent
+from pipelines.checking.finding import Finding, number, percent
 from pipelines.splits import SPLITS
 
 RARE = 0.01

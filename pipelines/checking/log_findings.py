@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmoe_ranker.config import Config
-from pipelines.check_finding import Finding, duration, number, percent
+from pipelines.checking.finding import Finding, duration, number, percent
 
 DEAD, MANY_DEAD = 0.001, 0.1
 """Share of refused records: some are usual; of a tenth, what is left may be a biased sample."""

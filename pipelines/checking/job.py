@@ -4,7 +4,7 @@
 
 The logs are read, joined and split by the very steps that make examples; nothing is encoded. Negatives are not sampled,
 whatever the config says, because it is the log that is looked at. Memory is bounded by the number of features, not by
-the logs: see `check_tallies` for what is exact, and how far the rest is.
+the logs: see `tallies` for what is exact, and how far the rest is.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 from pipelines.batches import ImpressionBatch, table_from_bytes
-from pipelines.check_figures import figures_of
-from pipelines.check_findings import Finding, findings
-from pipelines.check_measures import Measures, MergeMeasures
-from pipelines.check_measuring import measure_part
+from pipelines.checking.figures import figures_of
+from pipelines.checking.findings import Finding, findings
+from pipelines.checking.measures import Measures, MergeMeasures
+from pipelines.checking.measuring import measure_part
 from pipelines.impressions import GroupParts, create_blocks, num_shards_of
 from pipelines.output_folder import is_local, read_file, remove, write_file
 from pipelines.running import make_pipeline, parse_options, run_and_wait

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmoe_ranker.config import Config
-from pipelines.check_finding import Finding, number, percent
+from pipelines.checking.finding import Finding, number, percent
 
 FEW_LABELS = 1_000
 """Labelled impressions of the training split below which a tower learns little but its mean."""

@@ -25,7 +25,7 @@ from mmoe_ranker.examples import REQUEST_ID
 from pipelines.batches import ImpressionBatch, table_from_bytes, table_to_bytes
 from pipelines.output_folder import write_file
 from pipelines.part_writing import encode, in_time_order
-from pipelines.scoring_model import COMBINED_SCORE, RANK, RANKING_KEY, ExampleBatch, ScoredBatch
+from pipelines.scoring.model import COMBINED_SCORE, RANK, RANKING_KEY, ExampleBatch, ScoredBatch
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.tfrecords import read_tfrecord_gzip
 

@@ -11,9 +11,9 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import SequenceFeature
 from mmoe_ranker.examples import label_name
 from pipelines.batches import ImpressionBatch
-from pipelines.check_measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
-from pipelines.check_overlap import PositionOverlap, click_objective, grouping_features
-from pipelines.check_tallies import DAY, Tally, among, sum_by
+from pipelines.checking.measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
+from pipelines.checking.overlap import PositionOverlap, click_objective, grouping_features
+from pipelines.checking.tallies import DAY, Tally, among, sum_by
 from pipelines.example_reports import slice_names
 from pipelines.splits import SPLITS
 

@@ -11,7 +11,7 @@ features               `coverage` and `drift` by split; `tells`, by objective: `
                                   share of lists of `max_length`; `constant_numbers` of vectors
 objectives             labels by split; `quantiles`, and `tail_share`, the part of the variance of one in a thousand
 positions              impressions and rates by feature of the bias tower, and by cross
-identifiability        see `check_overlap`
+identifiability        see `overlap`
 time                   `days`, gaps, rates at the `end` against the half before, windows that feedback does not cover
 """
 
@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from mmoe_ranker.config import Config
-from pipelines.check_feature_figures import SHARES, feature_figures
-from pipelines.check_measures import Measures, impressions_of, labels_of
-from pipelines.check_measuring import SEPARATOR, cross_names
-from pipelines.check_overlap import click_objective, grouping_features, identifiability
-from pipelines.check_statistics import quantiles, tail_share
-from pipelines.check_tallies import Tally
-from pipelines.check_time_figures import feedback_end, time_figures
+from pipelines.checking.feature_figures import SHARES, feature_figures
+from pipelines.checking.measures import Measures, impressions_of, labels_of
+from pipelines.checking.measuring import SEPARATOR, cross_names
+from pipelines.checking.overlap import click_objective, grouping_features, identifiability
+from pipelines.checking.statistics import quantiles, tail_share
+from pipelines.checking.tallies import Tally
+from pipelines.checking.time_figures import feedback_end, time_figures
 from pipelines.splits import SPLITS
 from pipelines.summary import feedback_counts, impression_counts, utc_time
 

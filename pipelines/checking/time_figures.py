@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmoe_ranker.config import Config
-from pipelines.check_measures import impressions_of, labels_of
-from pipelines.check_tallies import DAY, Tally
+from pipelines.checking.measures import impressions_of, labels_of
+from pipelines.checking.tallies import DAY, Tally
 from pipelines.summary import utc_time
 
 TAILS = (0.01, 0.02, 0.05, 0.1)

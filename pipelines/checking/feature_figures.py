@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mmoe_ranker.config import Config, Feature
-from pipelines.check_measures import LABEL_UNIT, Measures, impressions_of, labels_of
-from pipelines.check_statistics import (
+from pipelines.checking.measures import LABEL_UNIT, Measures, impressions_of, labels_of
+from pipelines.checking.statistics import (
     BINS,
     DRIFT_BINS,
     TOP,
@@ -23,7 +23,7 @@ from pipelines.check_statistics import (
     skewness,
     weighted_auc,
 )
-from pipelines.check_tallies import Tally, among, sum_by
+from pipelines.checking.tallies import Tally, among, sum_by
 from pipelines.splits import SPLITS
 
 SHARES = {"min": 0.0, "p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}

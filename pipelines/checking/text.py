@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.check_finding import SEVERITIES, Finding, duration, number, percent
+from pipelines.checking.finding import SEVERITIES, Finding, duration, number, percent
 from pipelines.splits import SPLITS
 
 WIDTH = 110
@@ -17,7 +17,7 @@ def format_check(figures: dict[str, Any], findings: Sequence[Finding]) -> str:
     """The report as text.
 
     Args:
-      figures: of `check_figures.figures_of`, or as JSON gives them back.
+      figures: of `figures.figures_of`, or as JSON gives them back.
       findings: the gravest first.
     """
     sections = [

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import apache_beam as beam
 import numpy as np
 
-from pipelines.check_overlap import PositionOverlap
-from pipelines.check_tallies import Tally
+from pipelines.checking.overlap import PositionOverlap
+from pipelines.checking.tallies import Tally
 from pipelines.splits import SPLITS
 
 HALVES = 2

@@ -24,7 +24,7 @@ from mmoe_ranker.errors import InputError
 from pipelines.impressions import GroupParts, WriteDeadLetters, create_blocks, num_shards_of
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.running import make_pipeline, parse_options, run_and_wait
-from pipelines.score_files import (
+from pipelines.scoring.files import (
     EncodeExamples,
     ExampleFile,
     FileFormat,
@@ -33,7 +33,7 @@ from pipelines.score_files import (
     ScoredFile,
     WriteScores,
 )
-from pipelines.scoring_model import RankerHandler
+from pipelines.scoring.model import RankerHandler
 from pipelines.shuffle import Shuffle
 from pipelines.splits import SPLITS
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mmoe_ranker.config import Config
-from pipelines.check_feature_findings import feature_findings
-from pipelines.check_finding import SEVERITIES, Finding
-from pipelines.check_log_findings import log_findings
-from pipelines.check_objective_findings import objective_findings
-from pipelines.check_position_findings import position_findings
+from pipelines.checking.feature_findings import feature_findings
+from pipelines.checking.finding import SEVERITIES, Finding
+from pipelines.checking.log_findings import log_findings
+from pipelines.checking.objective_findings import objective_findings
+from pipelines.checking.position_findings import position_findings
 
 
 def findings(config: Config, figures: dict[str, Any]) -> tuple[Finding, ...]:
@@ -17,7 +17,7 @@ def findings(config: Config, figures: dict[str, Any]) -> tuple[Finding, ...]:
 
     Args:
       config: what the logs are held against.
-      figures: of `check_figures.figures_of`.
+      figures: of `figures.figures_of`.
     """
     found = list(log_findings(config, figures))
     # Without a training split, all that would be said of labels and features follows from that.

@@ -1,0 +1,1 @@
+"""`check`: the logs held against the config, measured, judged and told, before anyone trains."""

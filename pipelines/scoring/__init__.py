@@ -1,0 +1,1 @@
+"""`score`: examples or logs through an exported model, to predictions, combined scores and ranks."""
