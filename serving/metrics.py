@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 _CONTRACT = "contract"
 _LATENCY_BUCKETS = [10 * 1.8**power for power in range(33)]
 # One ladder for probabilities and for predictions in seconds or stars.
-_SCORE_BUCKETS = [step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)]
+_SCORE_BUCKETS = np.array([step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)])
 
 # The client library shows counters as `NAME_total`, and adds the time of creation; TF Serving does neither.
 _TOTAL = re.compile(rb"^((?:# (?:HELP|TYPE) )?:[^\s{]+)_total(?=[ {])", re.MULTILINE)
@@ -138,13 +138,17 @@ class ServerMetrics:
             outputs: Output name to TensorProto.
             objectives: Which outputs are scores; those that were not asked for are passed over.
         """
-        for objective in objectives:
-            if objective in outputs:
-                values = decode(outputs[objective]).reshape(-1)
-                finite = values[np.isfinite(values)]
-                self._scores.observe(objective, finite)
-                if len(finite) < len(values):
-                    self._not_finite.labels(self._model_name, objective).inc(len(values) - len(finite))
+        names = [objective for objective in objectives if objective in outputs]
+        if names:
+            columns = [decode(outputs[name]).reshape(-1) for name in names]
+            objective = np.repeat(np.arange(len(names)), [len(column) for column in columns])
+            values = np.concatenate(columns)
+            finite = np.isfinite(values)
+            if not finite.all():
+                for name, column in zip(names, columns, strict=True):
+                    self._not_finite.labels(self._model_name, name).inc(int((~np.isfinite(column)).sum()))
+                objective, values = objective[finite], values[finite]
+            self._scores.observe(names, objective, values)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -160,14 +164,17 @@ class _ScoreHistogram(Collector):
         self._counts: dict[str, Array] = {}
         self._sums: dict[str, float] = {}
 
-    def observe(self, objective: str, values: Array) -> None:
+    def observe(self, names: Sequence[str], objective: Array, values: Array) -> None:
+        """Counts `values`, [V], the i-th of which is a score of `names[objective[i]]`."""
+        width = len(_SCORE_BUCKETS) + 1
         # A value is counted under the first bound that is not below it, as Prometheus' `le` says.
         places = np.searchsorted(_SCORE_BUCKETS, values, side="left")
-        counts = np.bincount(places, minlength=len(_SCORE_BUCKETS) + 1)
-        total = float(values.sum(dtype=np.float64))
+        counts = np.bincount(objective * width + places, minlength=len(names) * width).reshape(len(names), width)
+        sums = np.bincount(objective, values, minlength=len(names))
         with self._lock:
-            self._counts[objective] = self._counts.get(objective, 0) + counts
-            self._sums[objective] = self._sums.get(objective, 0.0) + total
+            for name, count, total in zip(names, counts, sums.tolist(), strict=True):
+                self._counts[name] = self._counts.get(name, 0) + count
+                self._sums[name] = self._sums.get(name, 0.0) + total
 
     def collect(self) -> Iterable[Metric]:
         """Gives the histogram to the registry."""

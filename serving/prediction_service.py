@@ -7,7 +7,6 @@ server_core.cc (which servable) and servables/tensorflow/get_model_metadata_impl
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -127,7 +126,12 @@ def answering(
 def _serialized(tensor: Any) -> bytes:
     """The tensor for the session's parser; empty, which no parser takes, where it would repeat a value too often."""
     serialized: bytes = tensor.SerializeToString()
-    elements = math.prod(dim.size for dim in tensor.tensor_shape.dim)
+    elements = 1
+    for dim in tensor.tensor_shape.dim:
+        elements *= dim.size
+    # No value is longer than the message: true of all but a few tensors, and quickly seen.
+    if elements * (_STRING_BYTES + len(serialized)) <= _REPEATED_BYTES_LIMIT:
+        return serialized
     if tensor.dtype == DT_STRING:
         strings = tensor.string_val
         sent = max(len(strings), len(tensor.tensor_content))

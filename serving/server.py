@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from mmoe_ranker.errors import InputError
+from serving.draining import Draining
 from serving.metrics import ServerMetrics
 from serving.metrics_endpoint import MetricsEndpoint
 from serving.model_service import ModelService
@@ -76,6 +77,7 @@ class ModelServer:
         self._metrics = None if metrics_port is None else ServerMetrics(name)
         self._versions = ModelVersions(name, pathlib.Path(models), poll_seconds, self._metrics)
         self._health = health.HealthServicer()
+        self._draining = Draining()
         self._server: grpc.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
 
@@ -111,6 +113,7 @@ class ModelServer:
         if self._server is None:
             return
         self._health.enter_graceful_shutdown()
+        self._draining.drain()
         self._server.stop(grace_seconds).wait()
         self._server = None
         self._versions.stop()
@@ -142,6 +145,7 @@ class ModelServer:
     def _build(self) -> grpc.Server:
         server = grpc.server(
             futures.ThreadPoolExecutor(4 * (os.cpu_count() or 1)),  # as many calls at once as TF Serving's default
+            interceptors=[self._draining],
             options=[
                 ("grpc.max_receive_message_length", self._max_request_bytes),
                 ("grpc.max_send_message_length", -1),

@@ -90,4 +90,5 @@ def test_rest(half_plus_two, path, data):
 def test_flags_of_tf_serving(tmp_path, flag):
     result = CliRunner().invoke(cli, ["serve", "--models", str(tmp_path), flag])
     assert result.exit_code == 2
-    assert f"No such option: {flag.split('=')[0]}" in result.output or "No such option" in result.output
+    assert "No such option" in result.output
+    assert flag.partition("=")[0] in result.output
