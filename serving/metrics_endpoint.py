@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from serving.metrics import ServerMetrics
 
@@ -25,12 +27,8 @@ class MetricsEndpoint:
         Raises:
             OSError: it cannot be had.
         """
-
-        class Handler(_Handler):
-            exposition = metrics.exposition
-
         server = _IPv6Server if ":" in host else _Server
-        self._server = server((host, port), Handler)
+        self._server = server((host, port), functools.partial(_Handler, metrics))
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -53,13 +51,13 @@ class _IPv6Server(_Server):
 class _Handler(BaseHTTPRequestHandler):
     timeout = 10  # seconds that a connection may say nothing
 
-    @staticmethod
-    def exposition() -> bytes:
-        raise NotImplementedError
+    def __init__(self, metrics: ServerMetrics, *connection: Any) -> None:
+        self._metrics = metrics
+        super().__init__(*connection)
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] == METRICS_PATH:
-            self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self.exposition())
+            self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics.exposition())
         else:
             self._refuse()
 

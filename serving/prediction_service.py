@@ -27,6 +27,9 @@ _SIGNATURE_DEF = "signature_def"
 _REPEATED_BYTES_LIMIT = 64 * 2**20
 _STRING_BYTES = 24  # what a tensor holds of a string beside its characters
 _LARGEST_NUMBER_BYTES = 16
+# DT_RESOURCE, DT_VARIANT and their references. TensorFlow reads a TensorList in a variant unchecked, asks for the memory
+# that it speaks of, and ends the process where it cannot have it. No exported signature takes either.
+_UNREADABLE_DTYPES = (20, 21, 120, 121)
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -124,7 +127,9 @@ def answering(
 
 
 def _serialized(tensor: Any) -> bytes:
-    """The tensor for the session's parser; empty, which no parser takes, where it would repeat a value too often."""
+    """The tensor for the session's parser; empty, which no parser takes, where reading it could end the process."""
+    if tensor.dtype in _UNREADABLE_DTYPES:
+        return b""
     serialized: bytes = tensor.SerializeToString()
     elements = 1
     for dim in tensor.tensor_shape.dim:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import grpc
 import numpy as np
@@ -152,6 +153,18 @@ def test_tensor_that_would_repeat_one_value_for_gigabytes(stubs, signature, alia
     assert time.perf_counter() - began < 2
 
 
+@pytest.mark.parametrize("dtype", [20, 21, 120, 121])
+def test_tensor_that_would_end_the_process(stubs, dtype):
+    # TensorFlow reads the metadata of a TensorList without checks, and throws what nobody catches.
+    tensor = tensor_pb2.TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": 1}]})
+    tensor.variant_val.add(type_name="tensorflow::TensorList", metadata=b"\xff")
+    tensor.resource_handle_val.add(name="r")
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.prediction.Predict(predict_request(x=tensor))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "tensor parsing error: x"
+
+
 def test_message_that_is_no_protobuf_leaves_nothing_behind(stubs):
     method = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
 
@@ -175,24 +188,20 @@ def test_message_that_is_no_protobuf_leaves_nothing_behind(stubs):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_process_without_a_failed_request(half_plus_two, number):
-    program = (
-        "from serving.server import ModelServer\n"
-        f"server = ModelServer({str(half_plus_two)!r}, name={MODEL!r}, port=0)\n"
-        "server.start()\n"
-        "print(server.port, flush=True)\n"
-        "server.wait()\n"
-        "print('stopped', flush=True)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    options = ["--models", str(half_plus_two), "--name", MODEL, "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "mmoe_ranker", "serve", *options, "--poll-seconds", "0.5"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        port = int(process.stdout.readline())
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        metrics, target = (process.stdout.readline().split()[-1].rstrip(".") for _ in range(2))
+        with grpc.insecure_channel(target) as channel:
             under_way = Stubs(channel).prediction.Predict.future(predict_request("slow", steps=np.int64(300_000)))
             time.sleep(0.3)
+            with urllib.request.urlopen(metrics, timeout=10) as page:
+                assert b"# TYPE :tensorflow:serving:request_count counter" in page.read()
             process.send_signal(number)
             assert under_way.result(timeout=30).outputs["steps"].int64_val == [300_000]
-        assert process.stdout.read() == "stopped\n"
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
+        process.communicate()
