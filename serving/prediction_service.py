@@ -27,8 +27,8 @@ _SIGNATURE_DEF = "signature_def"
 _REPEATED_BYTES_LIMIT = 64 * 2**20
 _STRING_BYTES = 24  # what a tensor holds of a string beside its characters
 _LARGEST_NUMBER_BYTES = 16
-# DT_RESOURCE, DT_VARIANT and their references. TensorFlow reads a TensorList in a variant unchecked, asks for the memory
-# that it speaks of, and ends the process where it cannot have it. No exported signature takes either.
+# DT_RESOURCE, DT_VARIANT and their references. TensorFlow reads a TensorList in a variant unchecked, asks for the
+# memory that it speaks of, and ends the process where it cannot have it. No exported signature takes either.
 _UNREADABLE_DTYPES = (20, 21, 120, 121)
 
 
