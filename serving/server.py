@@ -11,7 +11,7 @@ import os
 import pathlib
 import signal
 import socket
-import threading
+import time
 from concurrent import futures
 from types import FrameType
 
@@ -29,6 +29,7 @@ from serving.registration import service_handler
 from serving.unserved import UnservedMethods
 from serving.versions import ModelVersions
 
+_SIGNAL_SECONDS = 0.1  # between two looks for a signal
 LARGEST_MESSAGE = 2**31 - 1  # TF Serving's limit, and protobuf's
 # TF Serving's names, which are not the services' full names.
 _HEALTH_SERVICES = ("", "ModelService", "PredictionService")
@@ -122,14 +123,15 @@ class ModelServer:
 
     def wait(self) -> None:
         """Blocks until SIGINT or SIGTERM, then stops; for the main thread of a command."""
-        requested = threading.Event()
+        received: list[int] = []  # no Event: its lock may be held by the very thread that the signal interrupts
 
         def request(number: int, frame: FrameType | None) -> None:
-            requested.set()
+            received.append(number)
 
         previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            requested.wait()
+            while not received:
+                time.sleep(_SIGNAL_SECONDS)
             self.stop()
         finally:
             for number, handler in previous.items():
