@@ -16,7 +16,13 @@ EXTRAS = {
         "tensorflow-serving-api>=2.18,<2.22",
     ],
     # Beam fails to import its data frames beside pandas 3, which it does inside notebooks.
-    "pipelines": ["apache-beam>=2.66,<3", "pyarrow>=17", "pandas>=2.2,<3", "isal>=1.6,<2"],
+    "pipelines": [
+        "apache-beam>=2.66,<3",
+        "google-crc32c>=1.5,<2",
+        "isal>=1.6,<2",
+        "pandas>=2.2,<3",
+        "pyarrow>=17",
+    ],
     "client": ["grpcio>=1.66,<2"],
     "serving": [
         "grpcio>=1.66,<2",
