@@ -129,6 +129,26 @@ def test_the_usual_job_makes_the_same_examples(tmp_path: Path) -> None:
     assert received == expected
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_the_floor_makes_the_same_examples_in_the_same_order(tmp_path: Path, form: str) -> None:
+    from pipelines.impressions import run
+    from tests.benchmarks.beamless_job import run as run_without_beam
+
+    config = load_config("watch_next")
+    write_logs(simulate(60, seed=2), tmp_path)
+    impressions, feedback = (tmp_path / f"{name}.{form}" for name in ("impressions", "feedback"))
+    run(config, str(impressions), str(feedback), str(tmp_path / "examples"))
+    (tmp_path / "floor").mkdir()
+    run_without_beam(config, impressions, feedback, tmp_path / "floor")
+    expected = [
+        gzip.decompress(file.read_bytes())
+        for split in ("train", "validation", "test")
+        for file in sorted((tmp_path / "examples" / split).iterdir())
+    ]
+    [floor] = (tmp_path / "floor").iterdir()
+    assert gzip.decompress(floor.read_bytes()) == b"".join(expected)
+
+
 def _rows(folder: Path, config) -> list[tuple]:
     records = []
     for file in folder.rglob("*.tfrecord.gz"):
