@@ -20,8 +20,9 @@ import apache_beam as beam
 from mmoe_ranker.config import Config
 from pipelines.asof_answers import EVENTS, AnswerAsOf
 from pipelines.asof_questions import QUESTIONS, AskAsOf, AttachAnswers, asof_keys, questions_tag
+from pipelines.dead_letters import DEAD_LETTERS
 from pipelines.log_blocks import table_log
-from pipelines.log_reading import COUNTS, DEAD_LETTERS
+from pipelines.log_reading import COUNTS
 from pipelines.own_histories import histories
 from pipelines.shuffle import Shuffle
 from pipelines.table_reading import ReadTable

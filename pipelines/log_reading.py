@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import json
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -25,6 +24,7 @@ from pipelines.batches import (
     table_to_bytes,
 )
 from pipelines.bigquery import TableRows, content_order
+from pipelines.dead_letters import DEAD_LETTERS, DeadLetters
 from pipelines.json_lines import (
     WANTED_FEEDBACK_FIELDS,
     LineParser,
@@ -46,18 +46,7 @@ from pipelines.log_tables import (
 from pipelines.record_checks import BadRecord, check_event, check_impression_row, check_request
 from pipelines.shuffle import Shuffle
 
-DEAD_LETTERS = "dead_letters"
 COUNTS = "counts"
-
-
-@dataclasses.dataclass(frozen=True)
-class DeadLetters:
-    """Bad records as lines of dead-letter file `block` of `blocks`: of one block, or of some rows of a table."""
-
-    log: str
-    block: int
-    blocks: int
-    lines: bytes
 
 
 class ReadLog(beam.DoFn):
@@ -253,28 +242,6 @@ class ReadFeedback(ReadLog):
 
     def _to_bytes(self, batch: pa.Table, rows: np.ndarray) -> bytes:
         return table_to_bytes(batch.take(pa.array(rows)))
-
-
-class GatherDeadLetters(beam.PTransform):
-    """DeadLetters -> one a file, with sorted lines where it came in pieces: what rows come together is chance."""
-
-    def expand(self, letters: beam.PCollection) -> beam.PCollection:
-        """Wires the steps."""
-        return letters | beam.ParDo(_KeyByFile()) | beam.GroupByKey() | beam.ParDo(_GatherFile())
-
-
-class _KeyByFile(beam.DoFn):
-    def process(self, letters: DeadLetters) -> Iterator[tuple[tuple[str, int, int], bytes]]:
-        yield (letters.log, letters.block, letters.blocks), letters.lines
-
-
-class _GatherFile(beam.DoFn):
-    def process(self, element: tuple[tuple[str, int, int], Iterable[bytes]]) -> Iterator[DeadLetters]:
-        file, several = element
-        pieces = list(several)
-        if len(pieces) > 1:
-            pieces = sorted(line for piece in pieces for line in piece.splitlines(keepends=True))
-        yield DeadLetters(*file, b"".join(pieces))
 
 
 def impression_columns(config: Config) -> list[str]:

@@ -30,7 +30,7 @@ from pipelines.checking.figures import figures_of
 from pipelines.checking.findings import Finding, findings
 from pipelines.checking.measures import Measures, MergeMeasures
 from pipelines.checking.measuring import measure_part
-from pipelines.impressions import GroupParts, create_blocks, num_shards_of
+from pipelines.grouping import GroupParts, create_blocks, num_shards_of
 from pipelines.output_folder import is_local, read_file, remove, write_file
 from pipelines.running import make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle

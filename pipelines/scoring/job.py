@@ -21,7 +21,8 @@ from apache_beam.ml.inference.base import RunInference
 from mmoe_ranker.config import Config, Split
 from mmoe_ranker.config_loading import parse_config, parse_mapping
 from mmoe_ranker.errors import InputError
-from pipelines.impressions import GroupParts, WriteDeadLetters, create_blocks, num_shards_of
+from pipelines.dead_letters import WriteDeadLetters
+from pipelines.grouping import GroupParts, create_blocks, num_shards_of
 from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
 from pipelines.running import make_pipeline, parse_options, run_and_wait
 from pipelines.scoring.files import (

@@ -20,8 +20,9 @@ from apache_beam.pvalue import TaggedOutput
 
 from mmoe_ranker.config_loading import parse_config
 from pipelines.batches import ImpressionBatch, table_from_bytes
+from pipelines.dead_letters import DEAD_LETTERS
 from pipelines.log_blocks import list_blocks
-from pipelines.log_reading import DEAD_LETTERS, ReadFeedback, ReadImpressions
+from pipelines.log_reading import ReadFeedback, ReadImpressions
 from pipelines.shuffle import Shuffle
 from tests.pipelines.mutations import VALUES
 from tests.pipelines.naive_reading import canonical, mutation_config, read_events, read_impressions

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from mmoe_ranker.config_loading import parse_config
 from pipelines.batches import table_from_bytes
+from pipelines.dead_letters import DEAD_LETTERS
 from pipelines.log_blocks import list_blocks, table_log
-from pipelines.log_reading import COUNTS, DEAD_LETTERS
+from pipelines.log_reading import COUNTS
 from pipelines.shuffle import Shuffle
 from pipelines.table_reading import ReadTable
 from tests.configs import asof_config
