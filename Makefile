@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/mmoe-ranker demo --out build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest tests -m "not slow"

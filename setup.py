@@ -41,6 +41,7 @@ EXTRAS["dev"] = EXTRAS["all"] + [
     "hypothesis>=6.100,<7",
     "mypy>=1.11,<3",
     "pytest>=8.2,<10",
+    "pytest-xdist>=3.6,<4",
     "ruff>=0.6,<1",
     "lightgbm>=4.3,<5",
     "scikit-learn>=1.5,<2",

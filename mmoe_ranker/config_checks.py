@@ -128,6 +128,9 @@ def _check_histories(config: Config) -> None:
             )
         what = "a categorical feature of side context that is in the impressions log"
         _one_of(f"{path}.history.by", users, feature.history.by, what)
+        if config.split.by not in (None, feature.history.by):
+            rule = f"must be {config.split.by!r}, as `split.by`: labels of one split would be in histories of another"
+            _refuse(f"{path}.history.by", rule, feature.history.by)
         events = dict.fromkeys(objective.event for objective in config.objectives)
         _one_of(f"{path}.history.event", events, feature.history.event, "the event of an objective")
         if feature.embedding not in (None, config.item_key):

@@ -6,6 +6,7 @@ blocks of both logs -> batches by hash of request -> join, labels -> batches by 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -31,6 +32,9 @@ from pipelines.shuffle import Payload, Shuffle
 from pipelines.splits import MergeHistograms, Plan, TimeHistogram, draws, hashed_split, plan_parts
 
 _HISTOGRAM = "histogram"
+MAX_IGNORED = 1000
+OTHER_EVENTS = "(others)"
+_OTHERS = ("feedback", "ignored", OTHER_EVENTS)
 _BUCKET_BYTES = 16 << 20  # Of raw logs a join bucket.
 
 
@@ -154,7 +158,7 @@ class _Join(beam.DoFn):
             return
         yield beam.pvalue.TaggedOutput(_HISTOGRAM, TimeHistogram.of_batch(self._config, joined.batch))
         for key in history_keys(self._config):
-            for bucket, own in own_events(self._config, key, joined, self._num_key_buckets):
+            for bucket, own in own_events(self._config, key, joined.batch, joined.heard, self._num_key_buckets):
                 yield beam.pvalue.TaggedOutput(events_tag(key), (bucket, self._shuffle.put(own)))
         yield self._shuffle.put(joined.batch.to_bytes())
 
@@ -195,18 +199,34 @@ class _AssignParts(beam.DoFn):
 
 
 class _MergeCounts(beam.CombineFn):
+    """Counts to their sum."""
+
     def create_accumulator(self) -> Counter[tuple[str, ...]]:
         return Counter()
 
     def add_input(self, accumulator: Counter[tuple[str, ...]], element: dict[tuple[str, ...], int]) -> Counter:
         accumulator.update(element)
-        return accumulator
+        return few_ignored(accumulator)
 
     def merge_accumulators(self, accumulators: Iterable[Counter[tuple[str, ...]]]) -> Counter:
         merged: Counter[tuple[str, ...]] = Counter()
         for one in accumulators:
             merged.update(one)
-        return merged
+        return few_ignored(merged)
 
     def extract_output(self, accumulator: Counter[tuple[str, ...]]) -> Counter:
         return accumulator
+
+
+def few_ignored(counts: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """The counts with at most `MAX_IGNORED` names of ignored events: a log may hold an id where the name should be.
+
+    Those with the least hashes stay, and the others are added up under one name, so that the order of merging does not
+    matter: a name that stays in the end was never among the others of a part.
+    """
+    named = [key for key in counts if key[:2] == _OTHERS[:2] and key != _OTHERS]
+    if len(named) <= MAX_IGNORED:
+        return counts
+    named.sort(key=lambda key: hashlib.blake2b(key[2].encode("utf-8", "surrogatepass")).digest())
+    counts[_OTHERS] += sum(counts.pop(key) for key in named[MAX_IGNORED:])
+    return counts

@@ -25,12 +25,11 @@ from apache_beam.io.filesystems import FileSystems
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config
-from mmoe_ranker.errors import InputError
 from pipelines.batches import ImpressionBatch
 from pipelines.dead_letters import WriteDeadLetters
 from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
 from pipelines.grouping import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
+from pipelines.output_folder import SUMMARY, check_replaceable, read_handed, write_file, writing_beside
 from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle
@@ -152,14 +151,7 @@ class _WriteTotals(beam.DoFn):
 
 
 def _finish(config: Config, impressions: str, folder: str) -> dict[str, Any]:
-    totals = FileSystems.join(folder, _TOTALS)
-    if not FileSystems.exists(totals):
-        raise InputError(
-            "The output must be of a file system that the workers share with the process that starts the job. "
-            f"Received: {folder!r}, where nothing of theirs arrived."
-        )
-    counts, report, plan = pickle.loads(read_file(totals))
-    FileSystems.delete([totals])
+    counts, report, plan = pickle.loads(read_handed(folder, _TOTALS))
     check_usable(config, impressions, counts, report, plan)
     statistics, vocabularies = training_statistics(config, counts, report, plan.parts)
     with tempfile.TemporaryDirectory() as local:

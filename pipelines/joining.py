@@ -35,7 +35,7 @@ class Joined:
       heard: the distinct events of these impressions.
     """
 
-    batch: ImpressionBatch
+    batch: ImpressionBatch | None
     counts: Counter[tuple[str, ...]]
     heard: Heard
 
@@ -59,7 +59,7 @@ def join(config: Config, batches: Sequence[ImpressionBatch], events: Sequence[pa
         nowhere = np.full(len(distinct.key), -1)
         attributed = attribute(config, distinct, nowhere, np.zeros(0, np.int64))
         counts.update(attributed.counts)
-        return Joined(None, counts, attributed.heard)  # type: ignore[arg-type]
+        return Joined(None, counts, attributed.heard)
 
     row = whole.impressions["_row"].to_numpy()
     key = request[row] * num_items + item

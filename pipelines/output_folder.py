@@ -115,6 +115,23 @@ def read_file(path: str) -> bytes:
         return file.read()
 
 
+def read_handed(folder: str, name: str) -> bytes:
+    """What a worker handed to the process that started the job, as the file `name`, which goes.
+
+    Raises:
+      InputError: nothing arrived: the workers write to disks of their own.
+    """
+    path = FileSystems.join(folder, name)
+    if not FileSystems.exists(path):
+        raise InputError(
+            "The output must be of a file system that the workers share with the process that starts the job. "
+            f"Received: {folder!r}, where nothing of theirs arrived."
+        )
+    content = read_file(path)
+    FileSystems.delete([path])
+    return content
+
+
 def remove(folder: str) -> None:
     """Removes a folder and all in it, if it is there."""
     if is_local(folder):

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import SequenceFeature
 from mmoe_ranker.examples import feature_field
-from pipelines.attribution import event_names
-from pipelines.batches import bucket_of, ranks, rows_by_key, table_to_bytes
+from pipelines.attribution import Heard, event_names
+from pipelines.batches import ImpressionBatch, bucket_of, ranks, rows_by_key, table_to_bytes
 from pipelines.canonical_columns import arrow_type, lists_of
-from pipelines.joining import Joined
 from pipelines.timelines import Timeline, positions_of
 
 EVENTS_SCHEMA = pa.schema(
@@ -39,14 +38,16 @@ def history_keys(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.history.by for one in sequences if one.history is not None))
 
 
-def own_events(config: Config, by: str, joined: Joined, num_buckets: int) -> Iterator[tuple[int, bytes]]:
+def own_events(
+    config: Config, by: str, batch: ImpressionBatch, heard: Heard, num_buckets: int
+) -> Iterator[tuple[int, bytes]]:
     """The events that histories list, as (bucket of the user, events in `EVENTS_SCHEMA` as bytes)."""
-    names, heard = event_names(config), joined.heard
+    names = event_names(config)
     wanted = sorted({names.index(one.history.event) for one in histories(config, by) if one.history is not None})
     listed = np.flatnonzero(np.isin(heard.name, wanted))
     row = pa.array(heard.row[listed])
-    user = key_strings(joined.batch.contexts[by].take(joined.batch.impressions["_row"].take(row)))
-    item = joined.batch.impressions["_item"].take(row)
+    user = key_strings(batch.contexts[by].take(batch.impressions["_row"].take(row)))
+    item = batch.impressions["_item"].take(row)
     event = pa.array(names, pa.string()).take(pa.array(heard.name[listed]))
     events = pa.Table.from_arrays([user, event, item, pa.array(heard.time[listed])], schema=EVENTS_SCHEMA)
     events = events.filter(pc.is_valid(user))

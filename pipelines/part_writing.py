@@ -1,4 +1,4 @@
-"""One part of the examples: rows in order of time, as the bytes of a TFRecord file, with the part's report."""
+"""One part of the examples: rows in order of time, as the bytes of a TFRecord file."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def check_paths(options: PipelineOptions, paths: Sequence[str]) -> None:
     here = [path for path in paths if FileSystems.get_scheme(path) is None]
     if here and name.rsplit(".", 1)[-1].lower() in ("dataflowrunner", "dataflow"):
         raise InputError(
-            "Logs and output of a job on Dataflow must be of a file system that its workers reach, such as gs://. "
+            "What a job on Dataflow reads and writes must be of a file system that its workers reach, such as gs://. "
             f"Received: {here[0]!r}."
         )
 

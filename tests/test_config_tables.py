@@ -28,6 +28,12 @@ def test_read_defaulted_and_read_back() -> None:
     ("override", "path", "allowed", "received"),
     [
         ("tables.users={name: users, key: user_id}", "`tables.0.timestamp`", "must be given", "nothing"),
+        (
+            "split={by: device, validation: 0.1, test: 0.1}",
+            "`features.7.history.by`",
+            "must be 'device', as `split.by`",
+            "'user_id'",
+        ),
         ("tables.users.name=videos", "`tables.1.name`", "not used before by a table", "'videos'"),
         ("features.country.table=videos", "`tables.0.name`", "must be the `table` of a feature; used: vid", "'users'"),
         (

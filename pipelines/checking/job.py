@@ -32,7 +32,7 @@ from pipelines.checking.measures import Measures, MergeMeasures
 from pipelines.checking.measuring import measure_part
 from pipelines.grouping import GroupParts, create_blocks, num_shards_of
 from pipelines.output_folder import is_local, read_file, remove, write_file
-from pipelines.running import make_pipeline, parse_options, run_and_wait
+from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle
 from pipelines.summary import refuse_empty
 from pipelines.table_reading import table_globs
@@ -138,8 +138,9 @@ def run(
     options = parse_options(beam_args)
     config = config.model_copy(update={"sampling": None})
     num_shards = num_shards_of(options)
-    pipeline = make_pipeline(options)
     globs = {"impressions": impressions, "feedback": feedback, **table_globs(config, tables or {})}
+    check_paths(options, list(globs.values()))
+    pipeline = make_pipeline(options)
     blocks, num_buckets = create_blocks(config, pipeline, globs, num_shards)
     with _shared_folder(options) as folder:
         shuffle = Shuffle.inside(folder, options)

@@ -161,10 +161,15 @@ class _Part:
 
 
 def cross_names(config: Config) -> tuple[tuple[str, ...], ...]:
-    """The crosses that are tallied: those of the bias tower; and position alone, where it is no feature."""
-    crosses = tuple(names for names in slice_names(config) if len(names) > 1)
+    """The crosses that are tallied: the bias tower's, position with each slice of the evaluation that is a context's.
+
+    And position alone, where it is no feature.
+    """
+    contexts = {feature.name for feature in config.side("context")}
+    crosses = [names for names in slice_names(config) if len(names) > 1]
+    crosses += [("position", name) for name in config.evaluation.slices if name in contexts]
     is_feature = any(feature.name == "position" for feature in config.features)
-    return crosses if is_feature else (*crosses, ("position",))
+    return tuple(dict.fromkeys(crosses if is_feature else [*crosses, ("position",)]))
 
 
 def _stands_in(items: pa.Array, rows: np.ndarray, elements: pa.Array, owner: np.ndarray) -> np.ndarray:

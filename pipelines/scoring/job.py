@@ -23,8 +23,8 @@ from mmoe_ranker.config_loading import parse_config, parse_mapping
 from mmoe_ranker.errors import InputError
 from pipelines.dead_letters import WriteDeadLetters
 from pipelines.grouping import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import SUMMARY, check_replaceable, read_file, write_file, writing_beside
-from pipelines.running import make_pipeline, parse_options, run_and_wait
+from pipelines.output_folder import SUMMARY, check_replaceable, read_file, read_handed, write_file, writing_beside
+from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.scoring.files import (
     EncodeExamples,
     ExampleFile,
@@ -95,7 +95,7 @@ def score_examples(
       InputError: an option, a folder or the model cannot be used.
       OSError: the disk is full (ENOSPC), or another failure to write.
     """
-    pipeline = _pipeline(beam_args)
+    pipeline = _pipeline(beam_args, [models, examples, out])
     if (shards := num_shards_of(pipeline.options)) is not None:
         raise InputError(f"The option --num_shards goes with logs: examples keep their files. Received: {shards}.")
     check_replaceable(out, FORMAT)
@@ -140,7 +140,7 @@ def score_logs(
       InputError: an option, a path, the logs or the model cannot be used.
       OSError: the disk is full (ENOSPC), or another failure to write.
     """
-    pipeline = _pipeline(beam_args)
+    pipeline = _pipeline(beam_args, [models, impressions, out])
     num_shards = num_shards_of(pipeline.options)
     if absent := [feature.name for feature in config.features if not feature.is_logged]:
         raise InputError(
@@ -170,8 +170,10 @@ def score_logs(
         return _summarise(folder, config, files, {"impressions": found})
 
 
-def _pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
-    return make_pipeline(parse_options(beam_args))
+def _pipeline(beam_args: Sequence[str], paths: Sequence[str]) -> beam.Pipeline:
+    options = parse_options(beam_args)
+    check_paths(options, paths)
+    return make_pipeline(options)
 
 
 def _example_files(examples: str, split: str) -> tuple[Config, list[ExampleFile]]:
@@ -231,10 +233,7 @@ def _run(
     _ = files | "WriteTotals" >> beam.ParDo(_WriteTotals(), folder, beam.pvalue.AsSingleton(counts))
     run_and_wait(pipeline)
     shuffle.remove()
-    totals = FileSystems.join(folder, _TOTALS)
-    handed = pickle.loads(read_file(totals))
-    FileSystems.delete([totals])
-    return handed
+    return pickle.loads(read_handed(folder, _TOTALS))
 
 
 def _log_counts(counts: Counter[tuple[str, ...]], files: list[ScoredFile]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def joined_as_of(
     by_key: dict[str, dict[int, list]] = {key: defaultdict(list) for key in asof_keys(config)}
     for one in joined:
         for key in history_keys(config):
-            for bucket, events in own_events(config, key, one, num_buckets):
+            for bucket, events in own_events(config, key, one.batch, one.heard, num_buckets):
                 by_key[key][bucket].append((EVENTS, events))
         for output in AskAsOf(config, num_buckets, Shuffle()).process(one.batch.to_bytes()):
             if isinstance(output, beam.pvalue.TaggedOutput):
