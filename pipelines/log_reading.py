@@ -232,7 +232,9 @@ class ReadFeedback(ReadLog):
                 self._refuse(block, order, str(reason), record)
                 continue
             if row is None:
-                self._counts[(block.log, "ignored", record["event"])] += 1
+                # JSON may escape half a surrogate pair, which no UTF-8 can hold.
+                name = record["event"].encode("utf-8", "backslashreplace").decode("utf-8")
+                self._counts[(block.log, "ignored", name)] += 1
             else:
                 rows.append(row)
         self._counts[(block.log, "rows")] += len(rows)

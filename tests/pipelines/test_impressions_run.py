@@ -191,6 +191,15 @@ def test_duplicates_orphans_and_unnamed_events_are_counted(config: Config, tmp_p
     assert [example["watch_time_label"] for example in mine] == [None, None, None]
 
 
+def test_an_ignored_event_may_have_any_name(config: Config, tmp_path: Path):
+    # JSON's own escapes, which leave half of a surrogate pair as it is.
+    lines = [json.dumps(event(0, "v1", name)) for name in ("share", "\ud83d", "caf\u00e9")]
+    (tmp_path / "f.jsonl").write_text("\n".join(lines), encoding="ascii")
+    shown = write_json(tmp_path / "i.jsonl", [request(number, ["v1"]) for number in range(10)])
+    feedback = run(config, shown, str(tmp_path / "f.jsonl"), str(tmp_path / "out"))["feedback"]
+    assert feedback["by_event"]["ignored"] == {"share": 1, "\\ud83d": 1, "caf\u00e9": 1}
+
+
 def test_a_regression_without_event_may_mean_zero(tmp_path: Path):
     raw = small_config()
     raw["objectives"][1] = {**raw["objectives"][1], "given": None, "without_event": "zero"}
