@@ -127,6 +127,12 @@ def hashes(strings: pa.ChunkedArray) -> np.ndarray:
     return hashed[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
 def bucket_of(requests: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
     """The join bucket of each request id: the same wherever the same id stands."""
     return (hashes(requests) % np.uint64(num_buckets)).astype(np.int64)

@@ -182,12 +182,7 @@ def _exchange(one: str, other: str) -> bool:
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
         return False
-    raise OSError(number, os.strerror(number), out_of(one, other))
-
-
-def out_of(one: str, other: str) -> str:
-    """How an error names the pair."""
-    return f"{one} <-> {other}"
+    raise OSError(number, os.strerror(number), f"{one} <-> {other}")
 
 
 def _move_remote(beside: str, out: str, form: str) -> None:

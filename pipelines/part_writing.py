@@ -10,7 +10,7 @@ import pyarrow as pa
 from mmoe_ranker.config import Config
 from mmoe_ranker.example_encoding import encode_examples
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID, TIMESTAMP_MICROS, example_layout
-from pipelines.batches import ImpressionBatch, ranks
+from pipelines.batches import ImpressionBatch, ranks, whole
 from pipelines.joining import NO_POSITION
 from pipelines.tfrecords import tfrecord_gzip
 
@@ -38,8 +38,8 @@ def encode(config: Config, batch: ImpressionBatch) -> Iterator[pa.Array]:
     fields = example_layout(config)
     renamed = {"_request": REQUEST_ID, "_time": TIMESTAMP_MICROS, "_item": ITEM_ID}
     names = {field.name for field in fields}
-    contexts = {renamed.get(name, name): _whole(batch.contexts[name]) for name in batch.contexts.column_names}
-    impressions = {renamed.get(name, name): _whole(batch.impressions[name]) for name in batch.impressions.column_names}
+    contexts = {renamed.get(name, name): whole(batch.contexts[name]) for name in batch.contexts.column_names}
+    impressions = {renamed.get(name, name): whole(batch.impressions[name]) for name in batch.impressions.column_names}
     rows = impressions.pop("_row").to_numpy()
     for start in range(0, len(rows), _SLICE_ROWS):
         stop = min(start + _SLICE_ROWS, len(rows))
@@ -55,8 +55,3 @@ def encode(config: Config, batch: ImpressionBatch) -> Iterator[pa.Array]:
 def part_bytes(config: Config, batch: ImpressionBatch) -> bytes:
     """The file of a part whose rows are in order."""
     return tfrecord_gzip(encode(config, batch))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole

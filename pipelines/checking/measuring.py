@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import SequenceFeature
 from mmoe_ranker.examples import label_name
-from pipelines.batches import ImpressionBatch
+from pipelines.batches import ImpressionBatch, hashes, whole
 from pipelines.checking.measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
 from pipelines.checking.overlap import PositionOverlap, click_objective, grouping_features
 from pipelines.checking.tallies import DAY, Tally, among, sum_by
@@ -38,8 +37,7 @@ class _Part:
         self._config, self._split = config, split
         self._contexts, self._impressions = batch.contexts, batch.impressions
         self._row = batch.impressions["_row"].to_numpy()
-        requests = _whole(batch.contexts["_request"]).to_numpy(zero_copy_only=False).astype(object)
-        half = (pd.util.hash_array(requests, categorize=False) & np.uint64(1)).astype(np.int64)
+        half = (hashes(batch.contexts["_request"]) & np.uint64(1)).astype(np.int64)
         self._half = half[self._row]
         self._labels = self._label_columns()
         self._weights = count_columns(split, self._half, self._labels)
@@ -58,7 +56,7 @@ class _Part:
                 self._tally_vectors(feature.name, feature.size, column, weights)
             else:
                 self._tally_sequences(feature, column, weights)
-        times = _whole(self._contexts["_time"]).to_numpy()
+        times = whole(self._contexts["_time"]).to_numpy()
         rows = SplitRows(
             examples=len(self._row),
             requests=pc.count_distinct(self._contexts["_request"]).as_py(),
@@ -79,13 +77,13 @@ class _Part:
 
     def _column(self, name: str, in_context: bool) -> tuple[pa.Array, np.ndarray]:
         if in_context:
-            return _whole(self._contexts[name]), self._context_weights
-        return _whole(self._impressions[name]), self._weights
+            return whole(self._contexts[name]), self._context_weights
+        return whole(self._impressions[name]), self._weights
 
     def _label_columns(self) -> np.ndarray:
         columns = []
         for objective in self._config.objectives:
-            label = _floats(_whole(self._impressions[label_name(objective.name)]))
+            label = _floats(whole(self._impressions[label_name(objective.name)]))
             if objective.kind == "regression":
                 label = np.rint(np.sign(label) * np.log1p(np.abs(label)) / LABEL_UNIT)
             columns.append(label)
@@ -94,7 +92,7 @@ class _Part:
     def _label_tallies(self) -> dict[str, Tally]:
         by_split = impressions_of(self._weights)
         return {
-            one.name: Tally.of_numbers(_floats(_whole(self._impressions[label_name(one.name)])), by_split)
+            one.name: Tally.of_numbers(_floats(whole(self._impressions[label_name(one.name)])), by_split)
             for one in self._config.objectives
             if one.kind == "regression"
         }
@@ -127,7 +125,7 @@ class _Part:
         self._tallies[feature.name, "elements"] = Tally.of_categories(elements, impressions_of(weights)[owner])
         if feature.embedding == self._config.item_key:
             rows = self._row if feature.side == "context" else np.arange(len(self._row))
-            stands = _stands_in(_whole(self._impressions["_item"]), rows, elements.cast(pa.string()), owner)
+            stands = _stands_in(whole(self._impressions["_item"]), rows, elements.cast(pa.string()), owner)
             self._tallies[feature.name, "item"] = Tally.of_categories(pa.array(stands), self._weights)
 
     def _cross(self, names: tuple[str, ...]) -> Tally:
@@ -138,13 +136,13 @@ class _Part:
         if name == "position" and name not in self._impressions.column_names:
             name = "_position"
         if name in self._contexts.column_names:
-            column = _whole(self._contexts[name].take(self._impressions["_row"]))
+            column = whole(self._contexts[name].take(self._impressions["_row"]))
         else:
-            column = _whole(self._impressions[name])
+            column = whole(self._impressions[name])
         return column.cast(pa.string()).fill_null(MISSING)
 
     def _overlap(self) -> PositionOverlap:
-        positions = _whole(self._impressions["_position"])
+        positions = whole(self._impressions["_position"])
         stands = positions.is_valid().to_numpy(zero_copy_only=False)
         groups = [self._text(name) for name in grouping_features(self._config)]
         objective = click_objective(self._config)
@@ -153,8 +151,8 @@ class _Part:
             clicked = self._labels[:, self._config.objective_names.index(objective)] == 1
         joined = pc.binary_join_element_wise(*groups, SEPARATOR) if groups else None
         return PositionOverlap.of(
-            items=_hashes(_whole(self._impressions["_item"]))[stands],
-            groups=(np.zeros(len(stands), np.uint64) if joined is None else _hashes(joined))[stands],
+            items=hashes(self._impressions["_item"])[stands],
+            groups=(np.zeros(len(stands), np.uint64) if joined is None else hashes(pa.chunked_array([joined])))[stands],
             positions=positions.fill_null(0).to_numpy(zero_copy_only=False)[stands],
             clicked=clicked[stands],
         )
@@ -180,16 +178,5 @@ def _stands_in(items: pa.Array, rows: np.ndarray, elements: pa.Array, owner: np.
     return among(rows * size + codes[: len(items)], owner * size + codes[len(items) :])
 
 
-def _hashes(strings: pa.Array) -> np.ndarray:
-    encoded = strings.dictionary_encode()
-    names = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
-    return pd.util.hash_array(names, categorize=False)[encoded.indices.to_numpy(zero_copy_only=False)]
-
-
 def _floats(column: pa.Array) -> np.ndarray:
     return column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
