@@ -14,6 +14,7 @@ EXTRAS = {
         "tensorboard>=2.18,<3",
         "tensorflow-recommenders>=0.7.7,<0.8",
         "tensorflow-serving-api>=2.18,<2.22",
+        "pyarrow>=17",
     ],
     # Beam fails to import its data frames beside pandas 3, which it does inside notebooks.
     "pipelines": [

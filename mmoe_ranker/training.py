@@ -47,7 +47,7 @@ def train(
 
     Returns:
       The result, as written to `training.json`: passes and steps done, examples per second, each pass's metrics and
-      validation loss, which pass was kept, and its metrics.
+      validation loss, which pass was kept, and its metrics, and the folder of examples.
 
     Raises:
       InputError: examples, workdir or start are not what they should be, or a guard stopped it (`training_guards`).
@@ -95,6 +95,7 @@ def train(
         "metrics": progress.passes[stopping.kept_pass]["metrics"],
         "passes": progress.passes,
         "started_from": workdir.started_from,
+        "examples": str(examples.resolve()),
     }
     if distribution.is_chief:
         workdir.write_result(result)

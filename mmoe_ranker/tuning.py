@@ -28,8 +28,10 @@ from mmoe_ranker.config_loading import dump_config, load_config, override_config
 from mmoe_ranker.config_matching import check_built_with
 from mmoe_ranker.dataset import split_parts
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.evaluation import Predictions, evaluate, evaluate_workdir, predict
+from mmoe_ranker.evaluation import evaluate_workdir, predict
+from mmoe_ranker.evaluation_metrics import evaluate
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
+from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.training import train
 from mmoe_ranker.tuning_search import ChoiceParameter, FloatParameter, MedianPruning, Search, metric_at, probes
 from mmoe_ranker.workdir import CONFIG, examples_digest

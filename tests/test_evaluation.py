@@ -11,16 +11,12 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.evaluation import (
-    Predictions,
-    evaluate,
-    evaluate_workdir,
-    learned_bias,
-    predict,
-    slice_names,
-)
+from mmoe_ranker.evaluation import evaluate_workdir, learned_bias, predict
+from mmoe_ranker.evaluation_metrics import evaluate, slice_names
 from mmoe_ranker.evaluation_text import format_report
 from mmoe_ranker.examples import decode_examples, example_layout
+from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.saved_evaluation import load_evaluation
 from mmoe_ranker.workdir import Workdir
 from tests.conftest import TinyWorld
 
@@ -167,6 +163,43 @@ def test_report_of_a_workdir_holds_the_learned_bias(tiny_world: TinyWorld) -> No
         expected += tables["position_x_device"][row * devices.num_rows + index[device], 0]
         assert rows[(position, device)] == pytest.approx(float(expected), rel=1e-5)
     assert learned_bias(ranker, tiny_world.config)[0].keys() == {"position", "device", "click", "like", "dismiss"}
+
+
+def test_an_evaluation_stays_in_its_workdir(tiny_world: TinyWorld) -> None:
+    report = evaluate_workdir(tiny_world.workdir, tiny_world.examples, "validation")
+    saved = load_evaluation(tiny_world.workdir, "validation")
+    assert saved.report == report
+    assert saved.examples == tiny_world.examples.resolve()
+    made = predict(Workdir.open(tiny_world.workdir).load_ranker(), tiny_world.examples, "validation", saved.config)
+    for of_saved, of_made in (
+        (saved.predictions.predictions, made.predictions),
+        (saved.predictions.labels, made.labels),
+        (saved.predictions.seen, made.seen),
+        (saved.predictions.columns, made.columns),
+    ):
+        assert of_saved is not None
+        assert of_made is not None
+        assert of_saved.keys() == of_made.keys()
+        for name, values in of_made.items():
+            np.testing.assert_array_equal(of_saved[name], values)
+    assert saved.predictions.expert_health is not None
+    assert made.expert_health is not None
+    np.testing.assert_array_equal(saved.predictions.expert_health.utilisation, made.expert_health.utilisation)
+
+
+def test_position_seen_changes_what_the_tower_biases_and_nothing_else(tiny_world: TinyWorld) -> None:
+    ranker = Workdir.open(tiny_world.workdir).load_ranker()
+    made = predict(ranker, tiny_world.examples, "test", tiny_world.config)
+    assert made.seen is not None
+    bias = {(row["position"], row["device"]): row["click"] for row in learned_bias(ranker, tiny_world.config)}
+    keys = list(zip(made.columns["position"].tolist(), made.columns["device"].tolist(), strict=True))
+    moved = [bias[(position, device.decode())] - bias[(None, device.decode())] for position, device in keys]
+    logits = {
+        name: np.log(values["click"] / (1 - values["click"]))
+        for name, values in (("seen", made.seen), ("missing", made.predictions))
+    }
+    np.testing.assert_allclose(logits["seen"] - logits["missing"], moved, atol=2e-5)
+    np.testing.assert_array_equal(made.seen["watch_time"], made.predictions["watch_time"])
 
 
 def test_an_unknown_split_is_refused(tiny_world: TinyWorld) -> None:

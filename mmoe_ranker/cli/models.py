@@ -96,7 +96,7 @@ def tune(
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @json_option
 def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | None) -> None:
-    """Print the metrics of a trained ranker on a split."""
+    """Print the metrics of a trained ranker on a split, and keep the predictions in the workdir."""
     load_tensorflow()
     from mmoe_ranker.evaluation import evaluate_workdir
     from mmoe_ranker.evaluation_text import format_report

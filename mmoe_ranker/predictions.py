@@ -1,0 +1,78 @@
+"""What a model says of the impressions of a split, beside their labels: what evaluation starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmoe_ranker import metrics
+from mmoe_ranker.examples import REQUEST_ID
+
+_HEALTH = b"expert_health"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A split with what the model says of it; N impressions in order of time.
+
+    Attributes:
+      predictions: by objective, [N], bias features missing.
+      labels: by objective, [N], NaN where missing.
+      columns: by name, [N]: `request_id`, `item_id`, and every categorical feature as it stands in the examples.
+      expert_health: what the gates did with the experts, where there are any.
+      seen: by objective, [N], the predictions with the bias features as they were logged; None where the model's
+        kind of bias modelling takes none into its predictions.
+    """
+
+    predictions: dict[str, NDArray[np.float64]]
+    labels: dict[str, NDArray[np.float64]]
+    columns: dict[str, NDArray[Any]]
+    expert_health: metrics.ExpertHealth | None = None
+    seen: dict[str, NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns[REQUEST_ID])
+
+    def save(self, file: Path) -> None:
+        """Writes a Parquet file: a row an impression, in the same order.
+
+        Columns are `prediction.<objective>`, `label.<objective>`, `seen.<objective>` and `column.<name>`; the health of
+        the experts stands in the file's metadata.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts = {"prediction": self.predictions, "label": self.labels, "seen": self.seen or {}, "column": self.columns}
+        arrays = {
+            f"{part}.{name}": pa.array(values.astype(np.float32) if part != "column" else values)
+            for part, columns in parts.items()
+            for name, values in columns.items()
+        }
+        health = None
+        if self.expert_health is not None:
+            health = {name: np.asarray(value).tolist() for name, value in self.expert_health._asdict().items()}
+        pq.write_table(pa.table(arrays).replace_schema_metadata({_HEALTH: json.dumps(health)}), file)
+
+    @classmethod
+    def load(cls, file: Path) -> Predictions:
+        """Reads what `save` wrote."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(file)
+        parts: dict[str, dict[str, NDArray[Any]]] = {"prediction": {}, "label": {}, "seen": {}, "column": {}}
+        for field in table.column_names:
+            part, _, name = field.partition(".")
+            values = table.column(field).to_numpy()
+            parts[part][name] = values if part == "column" else values.astype(np.float64)
+        health = json.loads(table.schema.metadata[_HEALTH])
+        if health is not None:
+            dead = health.pop("dead_experts")
+            health = metrics.ExpertHealth(
+                **{name: np.array(value) for name, value in health.items()}, dead_experts=dead
+            )
+        return cls(parts["prediction"], parts["label"], parts["column"], health, parts["seen"] or None)
