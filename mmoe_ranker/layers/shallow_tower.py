@@ -94,9 +94,10 @@ class ShallowTower(tf.keras.layers.Layer):
             features = drop_features(features, self.dropped, self.dropout, self.generator)
         logits = [self.tables[name](rows) for name, rows in features.items()]
         for cross in self.crosses:
-            joint = tf.zeros_like(features[cross[0]])
+            # In one type: columns of one's own arrays may differ in theirs.
+            joint = tf.zeros_like(features[cross[0]], tf.int64)
             for name in cross:
-                joint = joint * self.num_rows[name] + features[name]
+                joint = joint * self.num_rows[name] + tf.cast(features[name], tf.int64)
             logits.append(self.tables["_x_".join(cross)](joint))
         return tf.add_n(logits)
 

@@ -153,6 +153,14 @@ def test_shallow_tower_sums_features_and_crosses() -> None:
         )
 
 
+def test_shallow_tower_takes_integers_of_any_type() -> None:
+    tower = _tower()
+    positions, devices = tf.constant([1, 3]), tf.constant([2, 0])
+    same = tower({"position": positions, "device": devices}).numpy()
+    mixed = {"position": tf.cast(positions, tf.int64), "device": tf.cast(devices, tf.int16)}
+    np.testing.assert_array_equal(tower(mixed).numpy(), same)
+
+
 def test_feature_dropout_makes_position_missing_at_its_rate() -> None:
     tower = _tower(dropout=0.3)
     features = {"position": tf.fill([20_000], 2), "device": tf.fill([20_000], 1)}
