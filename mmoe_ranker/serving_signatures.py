@@ -5,7 +5,7 @@ Shapes: N candidates, T objectives in config order, L places of a sequence.
   serving_default    one tensor a feature, each [N, ...]
   rank               context features [1, ...], candidate features [N, ...], score_weights [T] with a default
   serving_examples   `examples`, [N] serialized tf.train.Examples
-  contract           nothing in; `contract`, a scalar of JSON: item key, objectives, combined score
+  contract           nothing in; `contract`, a scalar of JSON: item key, bias features, objectives, combined score
 
 The first three return each objective [N] and `combined_score` [N]; `rank` also `ranking` [N], indices best first. No
 signature has a bias feature among its inputs: position is unknown before the ranking is made. `contract` tells a client
@@ -57,6 +57,7 @@ def contract_of(config: Config) -> dict[str, Any]:
     return {
         "name": config.name,
         "item_key": config.item_key,
+        "bias_features": [feature.name for feature in config.side("bias")],
         "objectives": [objective.model_dump(mode="json") for objective in config.objectives],
         "combined_score": config.combined_score.model_dump(mode="json"),
     }

@@ -49,6 +49,9 @@ class _String(ctypes.Structure):
 
 _POINTER, _INT, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "TF_Version": (_TEXT, []),
+    "TF_GetAllOpList": (ctypes.POINTER(_Buffer), []),
+    "TF_GetRegisteredKernelsForOp": (ctypes.POINTER(_Buffer), [_TEXT, _POINTER]),
     "TF_NewStatus": (_POINTER, []),
     "TF_DeleteStatus": (None, [_POINTER]),
     "TF_GetCode": (_INT, [_POINTER]),
@@ -122,6 +125,33 @@ class _Status:
         library.TF_DeleteStatus(self._pointer)
         if code:
             raise StatusError(code, message)
+
+
+def library_version() -> str:
+    """The version of the C++ library.
+
+    Raises:
+        NativeLibraryError: it cannot be used.
+    """
+    return _library().TF_Version().decode()
+
+
+def registered_ops() -> bytes:
+    """The serialized OpList of all ops that the C++ library knows."""
+    return _take(_library().TF_GetAllOpList())
+
+
+def registered_kernels(op: str) -> bytes:
+    """The serialized KernelList of what can compute `op`."""
+    with _Status() as status:
+        buffer = _library().TF_GetRegisteredKernelsForOp(op.encode(), status)
+    return _take(buffer)
+
+
+def _take(buffer: Any) -> bytes:
+    content = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+    _library().TF_DeleteBuffer(buffer)
+    return content
 
 
 class NativeTensor:

@@ -101,7 +101,7 @@ class ModelVersions:
                 f"Received: {self._folder}"
             )
         try:
-            found = _version_folders(self._folder)
+            found = version_folders(self._folder)
         except OSError as error:
             raise InputError(f"`models` must be a readable folder ({error}). Received: {self._folder}") from error
         if not found:
@@ -183,7 +183,7 @@ class ModelVersions:
                 _LOG.warning("Could not look for versions of %s in %s: %s", self.name, self._folder, error)
 
     def _update(self) -> None:
-        folders = _version_folders(self._folder)
+        folders = version_folders(self._folder)
         self._failed &= set(folders)
         if not folders:
             _LOG.warning("No versions of servable %s found under base path %s.", self.name, self._folder)
@@ -251,7 +251,7 @@ class ModelVersions:
             self._statuses[version] = VersionStatus(version, state, error)
 
 
-def _version_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+def version_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     """Version to its folder; names that are no integer are passed over, `00001` is 1, and of two the last wins."""
     return {
         int(child.name): child

@@ -13,8 +13,8 @@ import pathlib
 
 import grpc
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.protos import PredictionLog
 from serving.session import DEFAULT_SIGNATURE, SavedModel
 from serving.status import StatusError
 from serving.tfrecord import read_records
@@ -55,13 +55,13 @@ def warm_up(model: SavedModel, folder: pathlib.Path) -> int:
 
 def _run(model: SavedModel, record: bytes, path: pathlib.Path) -> None:
     try:
-        log = prediction_log_pb2.PredictionLog.FromString(record)
+        log = PredictionLog.FromString(record)
     except DecodeError as error:
         raise StatusError(
             grpc.StatusCode.INVALID_ARGUMENT,
             f"Failed to parse warmup record: {record.decode(errors='replace')} from {path}",
         ) from error
-    kind = log.WhichOneof("log_type")
+    kind = next((field.name for field, _ in log.ListFields()), None)
     if kind is None:
         return  # upstream passes over a record without a request
     if kind != "predict_log":

@@ -58,6 +58,7 @@ class TinyWorld:
         from mmoe_ranker.simulation import simulate, write_logs
         from mmoe_ranker.training import train
         from pipelines.impressions import run
+        from serving.verifying.verification import gate
 
         self.logs, self.examples = folder / "logs", folder / "examples"
         self.workdir, self.models = folder / "workdir", folder / "models"
@@ -74,7 +75,7 @@ class TinyWorld:
             [],
         )
         self.result = train(self.config, self.examples, self.workdir)
-        self.version = export(self.workdir, self.models)
+        self.version = export(self.workdir, self.models, gate)
 
 
 @pytest.fixture(scope="session")

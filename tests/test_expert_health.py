@@ -15,6 +15,7 @@ from mmoe_ranker.evaluation_text import format_report
 from mmoe_ranker.export import export
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir
+from serving.verifying.verification import gate
 from tests.conftest import TinyWorld
 
 
@@ -29,12 +30,12 @@ def test_the_report_holds_the_gates_of_the_split(tiny_world: TinyWorld) -> None:
         ]
     )
     assert set(report["gates"]["objectives"]) == set(tiny_world.config.objective_names)
-    for index, gate in enumerate(report["gates"]["objectives"].values()):
-        np.testing.assert_allclose(gate["utilisation"], gates[:, index].mean(axis=0), atol=1e-5)
+    for index, figures in enumerate(report["gates"]["objectives"].values()):
+        np.testing.assert_allclose(figures["utilisation"], gates[:, index].mean(axis=0), atol=1e-5)
         entropy = -np.mean(np.sum(gates[:, index] * np.log(gates[:, index]), axis=1))
-        assert gate["entropy"] == pytest.approx(entropy, abs=1e-4)
-        assert gate["entropy_share"] == pytest.approx(entropy / np.log(8), abs=1e-4)
-        assert gate["polarised"] == pytest.approx(np.mean(gates[:, index].max(axis=1) > 0.95), abs=1e-6)
+        assert figures["entropy"] == pytest.approx(entropy, abs=1e-4)
+        assert figures["entropy_share"] == pytest.approx(entropy / np.log(8), abs=1e-4)
+        assert figures["polarised"] == pytest.approx(np.mean(gates[:, index].max(axis=1) > 0.95), abs=1e-6)
     assert report["gates"]["dead_experts"] == 0
     text = format_report(report)
     assert "utilisation of experts, of which 0 dead" in text
@@ -71,7 +72,7 @@ def test_attention_dropout_projections_and_extraction_from_training_to_export(
     logged = result["metrics"]
     assert {"click_own_expert_0", "click_expert_2", "silent_experts_level_1"} <= set(logged)
     assert "click_expert_3" not in logged
-    version = export(tmp_path / "workdir", tmp_path / "models")  # which holds rank against serving_default
+    version = export(tmp_path / "workdir", tmp_path / "models", gate)  # which the gate holds against the ranker
     assert (version / "saved_model.pb").is_file()
     report = json.loads(json.dumps(evaluate_workdir(tmp_path / "workdir", tiny_world.examples, "test")))
     assert report["gates"]["own_experts"] == 1

@@ -16,8 +16,9 @@ from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.dataset import parse_examples
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import example_layout
-from mmoe_ranker.export import check_export, export, rank_inputs, served_features
+from mmoe_ranker.export import ANSWERS, _folder_beside, export, rank_inputs, served_features
 from mmoe_ranker.workdir import Workdir
+from serving.verifying.verification import gate
 from tests.conftest import TinyWorld
 
 RANKING_SIGNATURES = ("serving_default", "rank", "serving_examples")
@@ -166,36 +167,68 @@ def test_weights_are_checked(
         loaded.signatures["rank"](**rank_inputs(tiny_world.config, raw), score_weights=weights)
 
 
-def test_the_contract_names_the_item_key(loaded: Any) -> None:
+def test_the_contract_names_the_item_key_and_what_no_request_has(loaded: Any) -> None:
     contract = json.loads(loaded.signatures["contract"]()["contract"].numpy())
     assert contract["item_key"] == "video_id"
     assert contract["objectives"][0]["name"] == "click"
+    assert contract["bias_features"] == ["position"]
 
 
 def test_versions_rise_and_nothing_else_is_left(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    first, second = export(tiny_world.workdir, tmp_path), export(tiny_world.workdir, tmp_path)
+    shown = []
+
+    def see(version: Path, previous: Path | None) -> None:
+        assert (version / "saved_model.pb").is_file()
+        assert (version / "assets.extra" / ANSWERS).is_file()
+        shown.append((version.parent, previous))
+
+    first, second = (export(tiny_world.workdir, tmp_path, see) for _ in range(2))
+    assert shown == [(tmp_path, None), (tmp_path, first)]
     assert int(second.name) > int(first.name)
     assert {entry.name for entry in tmp_path.iterdir()} == {first.name, second.name}
 
 
-def test_an_export_that_disagrees_is_not_published(
-    tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*arguments: Any, **keywords: Any) -> None:
-        raise InputError("The exported model must answer as the trained one. Received: 1.")
+def test_an_export_that_the_gate_refuses_is_not_published(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    def refuse(version: Path, previous: Path | None) -> None:
+        raise InputError("An export must pass the check `loads` before it is published. Received: nothing.")
 
-    monkeypatch.setattr("mmoe_ranker.export.check_export", broken)
-    with pytest.raises(InputError):
-        export(tiny_world.workdir, tmp_path)
+    with pytest.raises(InputError, match="`loads`"):
+        export(tiny_world.workdir, tmp_path, refuse)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_check_notices_other_weights(tiny_world: TinyWorld) -> None:
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
+    abandoned = tmp_path / ".export-of_a_killed_one"
+    (abandoned / "variables").mkdir(parents=True)
+    with _folder_beside(tmp_path) as first:
+        assert not abandoned.exists()
+        with _folder_beside(tmp_path) as second:  # another process's lock is seen just like this one's
+            assert first.is_dir()
+            assert second.is_dir()
+        assert list(tmp_path.iterdir()) == [first]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_training_models_answers_are_those_with_position_missing(loaded: Any, tiny_world: TinyWorld) -> None:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    logs = {}
+    for record in tf.data.TFRecordDataset(str(tiny_world.version / "assets.extra" / ANSWERS)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log
+        logs[log.request.model_spec.signature_name] = log
+    assert set(logs) == set(RANKING_SIGNATURES)
     workdir = Workdir.open(tiny_world.workdir)
-    ranker = workdir.load_ranker()
-    ranker.tower_logit.bias.assign_add(tf.fill(ranker.tower_logit.bias.shape, 1e-3))
-    with pytest.raises(InputError, match=r"must answer as the trained one, to 1e-05 in .*Received: \d"):
-        check_export(tiny_world.version, ranker, workdir.config, workdir.sample())
+    ranker, sample = workdir.load_ranker(), workdir.sample()
+    expected = ranker(ranker.feature_rows(served_features(tiny_world.config, sample)))
+    for name in ("serving_default", "serving_examples"):
+        assert set(logs[name].response.outputs) == {*tiny_world.config.objective_names, "combined_score"}
+        answer = tf.make_ndarray(logs[name].response.outputs["click"])
+        np.testing.assert_allclose(answer, expected["click"], atol=1e-6)
+    assert logs["rank"].request.inputs["user_id"].tensor_shape.dim[0].size == 1
+    inputs = {alias: tf.constant(tf.make_ndarray(tensor)) for alias, tensor in logs["rank"].request.inputs.items()}
+    ones = tf.ones([len(tiny_world.config.objective_names)])
+    answer = tf.make_ndarray(logs["rank"].response.outputs["click"])
+    np.testing.assert_allclose(answer, loaded.signatures["rank"](**inputs, score_weights=ones)["click"], atol=1e-6)
 
 
 def test_relocatable_without_the_workdir(tiny_world: TinyWorld, tmp_path: Path, raw: dict[str, tf.Tensor]) -> None:
@@ -222,4 +255,4 @@ def test_warm_up_records_run_every_signature(loaded: Any, tiny_world: TinyWorld)
 def test_models_must_be_a_folder(tiny_world: TinyWorld, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="folder of models must be a folder"):
-        export(tiny_world.workdir, tmp_path / "file")
+        export(tiny_world.workdir, tmp_path / "file", gate)

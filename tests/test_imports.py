@@ -69,7 +69,7 @@ ALLOWED = {
     "evaluation": _TRAINING | {"metrics", "predictions", "evaluation_metrics", "saved_evaluation"},
     "saved_evaluation": _CONFIG | {"predictions", "evaluation"},
     "serving_signatures": _TRAINING | {"combined_score"},
-    "export": _TRAINING | {"serving_signatures"},
+    "export": _TRAINING | {"serving_signatures", "combined_score"},
     "describe": _MODEL | {"serving_signatures"},
     "tuning_search": _CONFIG,
     "tuning": _TRAINING | {"training", "evaluation", "evaluation_metrics", "predictions", "tuning_search"},

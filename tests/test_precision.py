@@ -14,6 +14,7 @@ from mmoe_ranker.export import export
 from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.training import set_seeds, train
 from mmoe_ranker.workdir import Workdir
+from serving.verifying.verification import gate
 from tests.conftest import TinyWorld
 
 OVERRIDES = ["model.hidden=[32]", "model.sharing.units=[16]", "model.tower=[8]", "training.batch_size=256"]
@@ -68,8 +69,8 @@ def test_the_export_is_float32(tiny_world: TinyWorld, tmp_path: Path, overrides:
     config = load_config("watch_next", [*OVERRIDES, *overrides])
     result = train(config, tiny_world.examples, tmp_path / "workdir")
     assert result["metrics"]["click_auc"] > 0.5
-    # The export compares itself with the trained ranker on the sample.
-    version = export(tmp_path / "workdir", tmp_path / "models")
+    # The gate compares it with the trained ranker on the sample.
+    version = export(tmp_path / "workdir", tmp_path / "models", gate)
     signature = tf.saved_model.load(str(version)).signatures["serving_default"]
     assert {output.dtype for output in signature.structured_outputs.values()} == {tf.float32}
     graph = signature.graph.as_graph_def(add_shapes=False)

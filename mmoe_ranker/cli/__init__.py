@@ -13,7 +13,7 @@ import sys
 import click
 
 from mmoe_ranker import __version__
-from mmoe_ranker.cli import check, data, demo, models, score, serving
+from mmoe_ranker.cli import check, data, demo, models, score, serving, verify
 from mmoe_ranker.cli.errors import sentence_for
 from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
@@ -67,6 +67,7 @@ for _command in (
     models.tune,
     models.evaluate,
     models.export,
+    verify.verify,
     score.score,
     serving.serve,
     serving.rank,

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
 
-from mmoe_ranker.cli.options import FOLDER, check_json_path, config_option, json_option, set_option, write_json
+from mmoe_ranker.cli.options import (
+    FOLDER,
+    allow_breaking_option,
+    check_json_path,
+    config_option,
+    json_option,
+    set_option,
+    write_json,
+)
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.tensorflow_loading import load_tensorflow
 
@@ -110,9 +119,12 @@ def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | N
 @click.command()
 @click.option("--workdir", type=FOLDER, required=True)
 @click.option("--out", type=FOLDER, required=True, help="Folder of models; the export becomes its next version.")
-def export(workdir: Path, out: Path) -> None:
-    """Publish the trained ranker as a SavedModel for TF Serving."""
+@allow_breaking_option
+def export(workdir: Path, out: Path, allow_breaking: bool) -> None:
+    """Publish the trained ranker as a SavedModel for TF Serving, if it passes all checks of `verify`."""
     load_tensorflow()
     from mmoe_ranker.export import export as export_model
+    from serving.verifying.verification import gate
 
-    click.echo(f"Published {export_model(workdir, out)}.")
+    gate_of_command = functools.partial(gate, allow_breaking=allow_breaking)
+    click.echo(f"Published {export_model(workdir, out, gate_of_command)}.")

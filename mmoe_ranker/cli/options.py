@@ -22,6 +22,10 @@ table_option = click.option(
     "--table", "tables", multiple=True, metavar="NAME=GLOB", help="A table of the config: JSON lines or Parquet."
 )
 
+allow_breaking_option = click.option(
+    "--allow-breaking", is_flag=True, help="Let signatures change so that callers of the version before would fail."
+)
+
 
 def globs_by_table(tables: Sequence[str]) -> dict[str, str]:
     """The globs that `--table` gives, by the name of the table.

@@ -7,7 +7,8 @@ could disagree with the installed one, and no full name that could clash with Te
 are not listed survive as unknown fields when a message is parsed and serialized again.
 
 Sources of the field numbers: tensorflow/core/framework/{tensor,tensor_shape,graph,node_def}.proto,
-tensorflow/core/protobuf/{meta_graph,config}.proto, tensorflow_serving/apis/{model,predict,get_model_metadata}.proto.
+tensorflow/core/protobuf/{meta_graph,config}.proto, tensorflow_serving/apis/{model,predict,prediction_log,
+get_model_metadata}.proto.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ _messages = build_messages(
             ("output_filter", 3, "repeated string"),
         ],
         "PredictResponse": [("outputs", 1, "map TensorProto"), ("model_spec", 2, "ModelSpec")],
+        # Of a log's kinds one is set; those that this server does not serve are told apart by their names alone.
+        "PredictionLog": [
+            ("classify_log", 2, "UnservedLog"),
+            ("regress_log", 3, "UnservedLog"),
+            ("multi_inference_log", 4, "UnservedLog"),
+            ("session_run_log", 5, "UnservedLog"),
+            ("predict_log", 6, "PredictLog"),
+            ("predict_streamed_log", 7, "UnservedLog"),
+        ],
+        "PredictLog": [("request", 1, "PredictRequest"), ("response", 2, "PredictResponse")],
+        "UnservedLog": [],
         "GetModelMetadataRequest": [("model_spec", 1, "ModelSpec"), ("metadata_field", 2, "repeated string")],
         "GetModelMetadataResponse": [
             ("model_spec", 1, "ModelSpec"),
@@ -76,6 +88,7 @@ TensorProto: Any = _messages["TensorProto"]
 TensorInfo: Any = _messages["TensorInfo"]
 SignatureDef: Any = _messages["SignatureDef"]
 SignatureDefMap: Any = _messages["SignatureDefMap"]
+PredictionLog: Any = _messages["PredictionLog"]
 MetaGraphDef: Any = _messages["MetaGraphDef"]
 RunOptions: Any = _messages["RunOptions"]
 ModelSpec: Any = _messages["ModelSpec"]

@@ -18,6 +18,7 @@ from mmoe_ranker.export import export, served_features
 from mmoe_ranker.training import train
 from serving.protos import PredictRequest
 from serving.tensor_codec import encode_numbers, encode_strings
+from serving.verifying.verification import gate
 from tests.benchmarks.synthetic import draw_columns, ranking_config, write_examples
 
 SIGNATURES = ("rank", "serving_default", "serving_examples")
@@ -38,7 +39,7 @@ def publish(folder: Path, model: dict[str, Any]) -> tuple[Config, Path]:
     config = ranking_config((5, 5), (10, 10), [10_000] * 15, 16, model, batch_size=256)
     write_examples(folder / "examples", config, 1024)
     train(config, folder / "examples", folder / "workdir")
-    export(folder / "workdir", folder / "models")
+    export(folder / "workdir", folder / "models", gate)
     return config, folder / "models"
 
 

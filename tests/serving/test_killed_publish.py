@@ -12,6 +12,7 @@ import pytest
 
 from mmoe_ranker.export import export
 from serving.server import ModelServer
+from serving.verifying.verification import gate
 from tests.conftest import TinyWorld
 from tests.serving.conftest import Stubs, open_channel, predict_request
 
@@ -37,6 +38,7 @@ def test_last_complete_version_is_served_after_a_kill(tiny_world: TinyWorld, tmp
     assert list(models.glob(".export-*")), "the publisher cleaned up, so it was not killed in the middle"
     assert [folder.name for folder in models.iterdir() if folder.name.isdecimal()] == [str(complete)]
     assert served_version(models) == complete
-    following = int(export(tiny_world.workdir, models).name)
+    following = int(export(tiny_world.workdir, models, gate).name)
     assert following > complete
     assert served_version(models) == following
+    assert not list(models.glob(".export-*")), "what the killed export left is still there"

@@ -1,0 +1,131 @@
+"""`verify`: the checks started in a process of their own, and the gate that an export has to pass.
+
+The process is another one so that nothing which this one has imported can help the export, and so that a SavedModel
+which crashes TensorFlow's C++ library is a finding and no crash.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+from mmoe_ranker.errors import InputError
+from serving.verifying import isolated
+from serving.verifying.finding import Finding
+from serving.versions import version_folders
+
+
+def verify(
+    version: pathlib.Path,
+    previous: pathlib.Path | None,
+    allow_breaking: bool = False,
+    tensorflow: pathlib.Path | None = None,
+) -> list[Finding]:
+    """Runs all checks on a version.
+
+    Args:
+        version: Folder of the SavedModel.
+        previous: Folder of the version before, with which the signatures are compared; None where there is none.
+        allow_breaking: Reports changes that break callers of the version before without failing.
+        tensorflow: Folder of another TensorFlow's C++ library; then only what depends on it is checked.
+
+    Raises:
+        InputError: TensorFlow is not installed.
+    """
+    order = {
+        "version": str(version.resolve()),
+        "previous": None if previous is None else str(previous.resolve()),
+        "allow_breaking": allow_breaking,
+        "runs_only": tensorflow is not None,
+        "tensorflow": str(tensorflow or _installed_tensorflow()),
+        "path": [path for path in sys.path if path],
+    }
+    # -I and -S: no variable of the environment and no .pth file brings anything in.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", isolated.__file__, json.dumps(order)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    findings = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
+    if done.returncode != 0:
+        findings.append(_ended(done, findings))
+    return findings
+
+
+def gate(version: pathlib.Path, previous: pathlib.Path | None, allow_breaking: bool = False) -> None:
+    """Lets a version pass that may be published.
+
+    Args:
+        version: Folder of the SavedModel, not yet published.
+        previous: Folder of the version published last; None where there is none.
+        allow_breaking: Lets pass what breaks callers of that version.
+
+    Raises:
+        InputError: a check failed.
+    """
+    for finding in verify(version, previous, allow_breaking):
+        if finding.status == "failed":
+            hint = ", or export with `--allow-breaking`" if finding.check == "compatibility" else ""
+            raise InputError(
+                f"An export must pass the check `{finding.name}` before it is published{hint}. "
+                f"Received: {finding.sentence}"
+            )
+
+
+def versions_to_compare(models: pathlib.Path, number: int | None) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """The version to check and the one before it.
+
+    Args:
+        models: Folder of versions, or of one version.
+        number: of the version; None for the highest.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    if (models / "saved_model.pb").exists():
+        if number is not None:
+            raise InputError(
+                f"`--version` goes with a folder of versions. Received: {str(models)!r}, a version itself."
+            )
+        models, number = models.resolve().parent, _number(models.resolve())
+        if number is None:
+            raise InputError(f"A version's folder must be named by an integer. Received: {str(models)!r}.")
+    versions = version_folders(models) if models.is_dir() else {}
+    if not versions:
+        raise InputError(
+            "MODEL_DIR must be a folder of versions, each named by an integer, or one of them. "
+            f"Received: {str(models)!r}."
+        )
+    number = max(versions) if number is None else number
+    if number not in versions:
+        there = ", ".join(map(str, sorted(versions)))
+        raise InputError(f"`--version` must be one of {there}. Received: {number}.")
+    before = [other for other in versions if other < number]
+    return versions[number], versions[max(before)] if before else None
+
+
+def _number(folder: pathlib.Path) -> int | None:
+    return int(folder.name) if re.fullmatch(r"[0-9]+", folder.name) else None
+
+
+def _installed_tensorflow() -> pathlib.Path:
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or spec.origin is None:
+        raise InputError("TensorFlow must be installed to verify an export. Received: no package `tensorflow`.")
+    return pathlib.Path(spec.origin).parent
+
+
+def _ended(done: subprocess.CompletedProcess[str], findings: list[Finding]) -> Finding:
+    after = f"after the check `{findings[-1].name}`" if findings else "before the first check"
+    status = done.returncode
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+    return Finding("isolation", "", "failed", f"The process that checks ended {how} {after}; it said: {said[0][:300]}")
