@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import grpc
 
@@ -30,7 +30,7 @@ from serving.protos import (
 )
 from serving.request_encoding import encode_request, encode_score_weights
 from serving.signature import COMBINED_SCORE, RANK, RANKING, SCORE_WEIGHTS, RankSignature
-from serving.tensor_codec import decode
+from serving.tensor_codec import Array, decode
 
 _SERVICE = "tensorflow.serving.PredictionService"
 _CONTRACT = "contract"
@@ -63,10 +63,39 @@ class RankingError(RuntimeError):
     """The server failed or did not answer in time: nothing that another request would put right."""
 
 
+class RankedListLog(Protocol):
+    """Where the client leaves what it ranked; whoever implements it decides what is kept, and must not block."""
+
+    def offer(
+        self,
+        context: Mapping[str, Any],
+        candidates: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        order: Array,
+        model_version: int,
+        score_weights: Mapping[str, float],
+    ) -> None:
+        """Takes one ranked list; called once a request, after the answer and before `rank` returns.
+
+        Args:
+            context: Features of the request by name, as the caller gave them.
+            candidates: N candidates as the caller gave them: features by name for each, or a column [N] a feature.
+            order: Integers [N], rows of `candidates`, best first.
+            model_version: The version that ranked.
+            score_weights: The weights that held, by objective, the model's own included; empty where it takes none.
+        """
+
+
 class RankingClient:
     """Ranks candidates on one server; one object serves any number of threads."""
 
-    def __init__(self, target: str, name: str = "ranker", timeout: float = 5.0, item_key: str | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        name: str = "ranker",
+        timeout: float = 5.0,
+        item_key: str | None = None,
+        log: RankedListLog | None = None,
+    ) -> None:
         """Prepares; nothing is sent before the first request.
 
         Args:
@@ -75,11 +104,13 @@ class RankingClient:
             timeout: Seconds that one call may take, retries included.
             item_key: The candidates' key, by which results are named. By default what the served model's contract
                 says; for a model without one, the first key of the first candidate.
+            log: Is offered what was ranked.
         """
         self._target = target
         self._name = name
         self._timeout = timeout
         self._item_key = item_key
+        self._log = log
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         self._predict = self._method("Predict", PredictRequest, PredictResponse)
         self._get_metadata = self._method("GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse)
@@ -116,13 +147,20 @@ class RankingClient:
         message.model_spec.signature_name = RANK
         for alias, tensor in encode_request(request, signature, item_key).items():
             message.inputs[alias].CopyFrom(tensor)
+        weights = signature.default_weights
         if score_weights:
             message.inputs[SCORE_WEIGHTS].CopyFrom(encode_score_weights(score_weights, signature))
+            weights = decode(message.inputs[SCORE_WEIGHTS])
         response = self._call(self._predict, message)
         if response.model_spec.version.value != signature.version:
             self._forget_signature()  # another version has taken over: its weights and features may be others
         candidates = request["candidates"]
-        return {"ranking": _ranked(candidates, item_key or next(iter(candidates[0])), signature, response)}
+        order = decode(response.outputs[RANKING])
+        if self._log is not None:
+            by_objective = {} if weights is None else dict(zip(signature.objectives, weights.tolist(), strict=True))
+            version = response.model_spec.version.value
+            self._log.offer(request["context"], candidates, order, version, by_objective)
+        return {"ranking": _ranked(candidates, order, item_key or next(iter(candidates[0])), signature, response)}
 
     def close(self) -> None:
         """Closes the connection."""
@@ -194,8 +232,9 @@ class RankingClient:
             raise RankingError(f"The server at {self._target} answered {code.name}: {details}.") from None
 
 
-def _ranked(candidates: Any, item_key: str, signature: RankSignature, response: Any) -> list[dict[str, Any]]:
-    order = decode(response.outputs[RANKING]).tolist()
+def _ranked(
+    candidates: Any, order: Array, item_key: str, signature: RankSignature, response: Any
+) -> list[dict[str, Any]]:
     scores = decode(response.outputs[COMBINED_SCORE]).tolist()
     predictions = {name: decode(response.outputs[name]).tolist() for name in signature.objectives}
     return [
@@ -204,5 +243,5 @@ def _ranked(candidates: Any, item_key: str, signature: RankSignature, response: 
             "score": scores[row],
             **{name: values[row] for name, values in predictions.items()},
         }
-        for row in order
+        for row in order.tolist()
     ]

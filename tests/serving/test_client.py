@@ -91,6 +91,21 @@ def test_ranking(client):
     json.dumps(result)  # plain Python values
 
 
+def test_log_is_offered_what_was_ranked(client):
+    class Offers(list):
+        def offer(self, *arguments):
+            self.append(arguments)
+
+    with RankingClient(client._target, log=Offers()) as logging:
+        logging.rank(REQUEST)
+        logging.rank(REQUEST, score_weights={"like": 3.0})
+        for (context, candidates, order, version, weights), own in zip(logging._log, (0.5, 3.0), strict=True):
+            assert (context, candidates, version) == (CONTEXT, CANDIDATES, 1)
+            ids = [row["video_id"] for row in expected_ranking(weights=(1.0, own))]
+            assert [CANDIDATES[row]["video_id"] for row in order] == ids
+            assert weights == {"click": 1.0, "like": own}
+
+
 def test_one_candidate(client):
     result = client.rank({"context": CONTEXT, "candidates": CANDIDATES[1:2]})
     assert [row["video_id"] for row in result["ranking"]] == ["v22"]
