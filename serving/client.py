@@ -8,59 +8,33 @@ Example:
     client = RankingClient("localhost:8500")
     client.rank({"context": {"user_id": "u7"}, "candidates": [{"video_id": "v3"}, {"video_id": "v8"}]})
     # {"ranking": [{"video_id": "v8", "score": 0.31, "click": 0.4, ...}, {"video_id": "v3", ...}]}
+    client.rank_arrays({"context": {"user_id": "u7"}, "candidates": {"video_id": np.array(["v3", "v8"])}}).order
+    # array([1, 0])
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
 
 from mmoe_ranker.errors import InputError
-from serving.protos import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    PredictRequest,
-    PredictResponse,
-    SignatureDefMap,
-)
-from serving.request_encoding import encode_request, encode_score_weights
-from serving.signature import COMBINED_SCORE, RANK, RANKING, SCORE_WEIGHTS, RankSignature
-from serving.tensor_codec import Array, decode
+from serving.connection import Connection, Deadline, RankingError, RefusedError
+from serving.protos import PredictRequest
+from serving.ranking import Ranking, read_ranking
+from serving.request_columns import request_columns
+from serving.request_encoding import EncodedRequest, encode_request
+from serving.served_signatures import ServedSignatures
+from serving.signature import RANK, SCORE_WEIGHTS, RankSignature
+from serving.tensor_codec import Array, write_numbers
 
-_SERVICE = "tensorflow.serving.PredictionService"
-_CONTRACT = "contract"
-# Ranking changes nothing at the server, so a call that did not reach it may be made again.
-_SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{"service": _SERVICE}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
-_OPTIONS = [
-    # gRPC's default of 4 MB is less than the answer to a few hundred thousand candidates.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.service_config", _SERVICE_CONFIG),
-]
+__all__ = ["RankedListLog", "Ranking", "RankingClient", "RankingError"]
 
-
-class RankingError(RuntimeError):
-    """The server failed or did not answer in time: nothing that another request would put right."""
+_CALLS_AT_ONCE = 4
+_MOST_ROUNDS = 5  # of asking again because versions changed in between
 
 
 class RankedListLog(Protocol):
@@ -94,6 +68,9 @@ class RankingClient:
         name: str = "ranker",
         timeout: float = 5.0,
         item_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        max_candidates: int | None = None,
+        retry_exhausted: bool = False,
         log: RankedListLog | None = None,
     ) -> None:
         """Prepares; nothing is sent before the first request.
@@ -101,70 +78,94 @@ class RankingClient:
         Args:
             target: The server's `host:port`.
             name: The name that the server gives the model.
-            timeout: Seconds that one call may take, retries included.
+            timeout: Seconds that one request may take, all its calls and their retries included.
             item_key: The candidates' key, by which results are named. By default what the served model's contract
                 says; for a model without one, the first key of the first candidate.
+            credentials: TLS (`serving.tls.channel_credentials`); None for no encryption.
+            max_candidates: More candidates than that are sent in several calls, some at a time, and ranked together.
+            retry_exhausted: Tries again also where the server answers RESOURCE_EXHAUSTED; see `serving.connection`.
             log: Is offered what was ranked.
+
+        Raises:
+            InputError: `max_candidates` is not positive.
         """
-        self._target = target
+        if max_candidates is not None and max_candidates < 1:
+            raise InputError(f"`max_candidates` must be at least 1, or None. Received: {max_candidates!r}.")
         self._name = name
         self._timeout = timeout
         self._item_key = item_key
+        self._max_candidates = max_candidates
         self._log = log
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
-        self._predict = self._method("Predict", PredictRequest, PredictResponse)
-        self._get_metadata = self._method("GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse)
-        self._lock = threading.RLock()  # re-entered where reading the metadata itself fails
-        self._signature: RankSignature | None = None
+        self._connection = Connection(target, credentials, retry_exhausted)
+        self._signatures = ServedSignatures(self._connection, name)
 
     @property
     def signature(self) -> RankSignature:
         """What the served model takes and returns; asked for once a version."""
-        with self._lock:
-            if self._signature is None:
-                self._signature = self._fetch_signature()
-            return self._signature
+        return self._signatures.current(Deadline(self._timeout))
 
-    def rank(self, request: Mapping[str, Any], score_weights: Mapping[str, float] | None = None) -> dict[str, Any]:
+    def rank(
+        self, request: Mapping[str, Any], score_weights: Mapping[str, float] | None = None, explain: bool = False
+    ) -> dict[str, Any]:
+        """Ranks the candidates of one request; `rank_arrays` as plain Python values.
+
+        Returns:
+            `{"ranking": [{<item key>: ..., "score": combined score, <objective>: prediction, ...}, ...]}`, best first;
+            with `"contributions": {<objective>: ...}` in each under `explain`.
+        """
+        return self.rank_arrays(request, score_weights, explain).as_dict()
+
+    def rank_arrays(
+        self, request: Mapping[str, Any], score_weights: Mapping[str, float] | None = None, explain: bool = False
+    ) -> Ranking:
         """Ranks the candidates of one request.
 
         Args:
-            request: `{"context": {feature: value}, "candidates": [{feature: value}, ...]}`; None for a missing value.
+            request: `{"context": {feature: value}, "candidates": ...}`. Candidates are a list of
+                `{feature: value}`, a mapping `{feature: column}` of numpy arrays or lists, or a pandas DataFrame. A
+                value that is missing is None, NaN, or pandas' NA.
             score_weights: Weights of the combined score by objective; an objective that is not named keeps the
                 model's.
-
-        Returns:
-            `{"ranking": [{<item key>: ..., "score": combined score, <objective>: prediction, ...}, ...]}`, best first.
+            explain: Adds each objective's contribution to the score.
 
         Raises:
             InputError: the request does not fit the model, or the server or model cannot be found.
             RankingError: the server failed, or did not answer in time.
         """
-        signature = self.signature
-        item_key = self._item_key or signature.item_key
-        message = PredictRequest()
-        message.model_spec.name = self._name
-        message.model_spec.signature_name = RANK
-        for alias, tensor in encode_request(request, signature, item_key).items():
-            message.inputs[alias].CopyFrom(tensor)
-        weights = signature.default_weights
-        if score_weights:
-            message.inputs[SCORE_WEIGHTS].CopyFrom(encode_score_weights(score_weights, signature))
-            weights = decode(message.inputs[SCORE_WEIGHTS])
-        response = self._call(self._predict, message)
-        if response.model_spec.version.value != signature.version:
-            self._forget_signature()  # another version has taken over: its weights and features may be others
-        candidates = request["candidates"]
-        order = decode(response.outputs[RANKING])
-        if self._log is not None:
-            by_objective = {} if weights is None else dict(zip(signature.objectives, weights.tolist(), strict=True))
-            version = response.model_spec.version.value
-            self._log.offer(request["context"], candidates, order, version, by_objective)
-        return {"ranking": _ranked(candidates, order, item_key or next(iter(candidates[0])), signature, response)}
+        deadline = Deadline(self._timeout)
+        signature = self._signatures.current(deadline)
+        for _ in range(_MOST_ROUNDS):
+            if explain and signature.combined_score is None:
+                raise InputError(
+                    "`explain` needs a served model whose signature `contract` tells what the score is made of. "
+                    f"Received: version {signature.version} of `{self._name}`, which does not."
+                )
+            columns = request_columns(request, signature, self._item_key or signature.item_key)
+            weights = signature.resolve_weights(score_weights)
+            encoded = encode_request(columns, signature)
+            try:
+                responses = self._ask(encoded, columns.size, weights if score_weights else None, deadline)
+            except RefusedError:
+                renewed = self._signatures.renewed(signature, deadline)
+                if renewed.version == signature.version:
+                    raise
+                signature = renewed  # the request may fit what has taken over
+                continue
+            version = responses[0].model_spec.version.value
+            answered = self._signatures.of(version, deadline)
+            if answered.version == version and _reads_alike(signature, answered, bool(score_weights)):
+                weights = weights if score_weights else answered.default_weights
+                ids = columns.candidates[columns.item_key]
+                ranking = read_ranking(responses, answered, weights, columns.item_key, ids, explain)
+                if self._log is not None:
+                    self._log.offer(columns.context, columns.given, ranking.order, ranking.version, ranking.weights)
+                return ranking
+            signature = answered
+        raise self._versions_change()
 
     def close(self) -> None:
         """Closes the connection."""
-        self._channel.close()
+        self._connection.close()
 
     def __enter__(self) -> RankingClient:
         return self
@@ -172,76 +173,45 @@ class RankingClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _method(self, name: str, request: Any, response: Any) -> Any:
-        return self._channel.unary_unary(
-            f"/{_SERVICE}/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
+    def _ask(self, encoded: EncodedRequest, size: int, weights: Array | None, deadline: Deadline) -> list[Any]:
+        """The answers to all chunks, of one version."""
+        step = self._max_candidates or size
+
+        def ask(start: int) -> Any:
+            message = PredictRequest()
+            message.model_spec.name = self._name
+            message.model_spec.signature_name = RANK
+            encoded.write(message.inputs, start, min(start + step, size))
+            if weights is not None:
+                write_numbers(message.inputs[SCORE_WEIGHTS], weights)
+            return self._connection.predict(message, deadline)
+
+        if step >= size:
+            return [ask(0)]
+        starts = range(0, size, step)
+        with ThreadPoolExecutor(min(_CALLS_AT_ONCE, len(starts))) as calls:
+            answers = dict(zip(starts, calls.map(ask, starts), strict=True))
+            for _ in range(_MOST_ROUNDS):
+                newest = max(answer.model_spec.version.value for answer in answers.values())
+                stale = [start for start, answer in answers.items() if answer.model_spec.version.value != newest]
+                if not stale:
+                    return list(answers.values())
+                answers.update(zip(stale, calls.map(ask, stale), strict=True))
+        raise self._versions_change()
+
+    def _versions_change(self) -> RankingError:
+        return RankingError(
+            f"The server at {self._connection.target} answered with one version after the other of `{self._name}`, and "
+            f"not {_MOST_ROUNDS} times with the same."
         )
 
-    def _fetch_signature(self) -> RankSignature:
-        request = GetModelMetadataRequest(metadata_field=["signature_def"])
-        request.model_spec.name = self._name
-        response = self._call(self._get_metadata, request)
-        signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
-        if RANK not in signatures:
-            raise InputError(
-                f"The served model `{self._name}` must have a signature `{RANK}`. "
-                f"Received: signatures {', '.join(sorted(signatures))}."
-            )
-        signature = RankSignature.from_signature_def(signatures[RANK], response.model_spec.version.value)
-        return self._with_contract(signature) if _CONTRACT in signatures else signature
 
-    def _with_contract(self, signature: RankSignature) -> RankSignature:
-        """Adds what types and shapes cannot tell: `item_key`, and the objectives in the order of `score_weights`."""
-        request = PredictRequest()
-        request.model_spec.name = self._name
-        request.model_spec.version.value = signature.version
-        request.model_spec.signature_name = _CONTRACT
-        contract = json.loads(decode(self._call(self._predict, request).outputs[_CONTRACT]).item())
-        return dataclasses.replace(
-            signature,
-            item_key=contract["item_key"],
-            objectives=[objective["name"] for objective in contract["objectives"]],
-        )
-
-    def _forget_signature(self) -> None:
-        with self._lock:
-            self._signature = None
-
-    def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self._timeout)
-        except grpc.RpcError as error:
-            # The lines below the first name nodes of the graph.
-            code, details = error.code(), (error.details() or "no details").splitlines()[0].rstrip(".")
-            if code is grpc.StatusCode.UNAVAILABLE:
-                raise InputError(
-                    f"No model server answers at the target ({details}). Received: {self._target}."
-                ) from None
-            if code is grpc.StatusCode.NOT_FOUND:
-                raise InputError(
-                    f"The server at {self._target} has no available model of this name ({details}). "
-                    f"Received: {self._name}."
-                ) from None
-            if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
-                self._forget_signature()  # the model may have changed since its metadata were read
-                raise InputError(f"The server at {self._target} refused the request: {details}.") from None
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise RankingError(f"The server at {self._target} did not answer within {self._timeout} s.") from None
-            raise RankingError(f"The server at {self._target} answered {code.name}: {details}.") from None
-
-
-def _ranked(
-    candidates: Any, order: Array, item_key: str, signature: RankSignature, response: Any
-) -> list[dict[str, Any]]:
-    scores = decode(response.outputs[COMBINED_SCORE]).tolist()
-    predictions = {name: decode(response.outputs[name]).tolist() for name in signature.objectives}
-    return [
-        {
-            item_key: candidates[row][item_key],
-            "score": scores[row],
-            **{name: values[row] for name, values in predictions.items()},
-        }
-        for row in order.tolist()
-    ]
+def _reads_alike(asked: RankSignature, answered: RankSignature, own_weights: bool) -> bool:
+    """Whether a request that was made for one version means the same to another."""
+    if asked is answered:
+        return True
+    if own_weights and asked.weights_by_objective(asked.default_weights) != answered.weights_by_objective(
+        answered.default_weights
+    ):
+        return False
+    return replace(asked, version=answered.version) == answered

@@ -1,133 +1,100 @@
-"""From a ranking request, as plain Python values, to the input tensors of the `rank` signature.
+"""From a ranking request to the input tensors of the `rank` signature.
 
 Everything a server would reject, or worse accept, is found here and said with the feature's name before anything is
-sent: TF Serving checks no shapes. Columns are encoded from numpy or as bytes; the checks ask for the set of types in a
-column first, and look at single values only where that set needs it.
+sent: TF Serving checks no shapes. A column is encoded as a whole, from numpy or as bytes. The checks ask for the set of
+types in a column first, and look at single values only where that set needs it.
 
-Sequences are padded in front: a model that cuts to its most recent places then keeps what matters of every row.
+Sequences are padded in front: a model that cuts to its most recent places then keeps what matters of every row. All are
+padded to one length before candidates are cut into chunks, so that a chunk is sent what the whole would have been.
 
-Shapes: N candidates, L places of a sequence or numbers of a vector.
+Shapes: N candidates, L places of a sequence or numbers of a vector, V values of all rows one behind the other.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import canonical_category
-from serving.signature import SCORE_WEIGHTS, RankSignature, ServedFeature
-from serving.tensor_codec import encode_numbers, encode_strings
+from serving.request_columns import Column, RequestColumns, is_missing
+from serving.signature import RankSignature, ServedFeature
+from serving.tensor_codec import Array, write_numbers, write_strings
 
 _Place: TypeAlias = Callable[[int], str]  # from a row or a place in a list to the words that name it
 
 _MISSING_INTEGER = -1
 
 
-def encode_request(request: Mapping[str, Any], signature: RankSignature, item_key: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EncodedFeature:
+    """One input: a numeric array [N] or [N, L], or as many byte strings, row after row; L is the width."""
+
+    values: Array | list[bytes]
+    width: int | None = None
+
+    def write(self, tensor: Any, start: int, stop: int) -> None:
+        """Writes the rows from `start` to before `stop` into an empty TensorProto."""
+        if isinstance(self.values, np.ndarray):
+            write_numbers(tensor, self.values[start:stop])
+        elif self.width is None:
+            write_strings(tensor, self.values[start:stop], (stop - start,))
+        else:
+            values = self.values[start * self.width : stop * self.width]
+            write_strings(tensor, values, (stop - start, self.width))
+
+
+@dataclass(frozen=True)
+class EncodedRequest:
+    """The inputs of one request by name, to be sent whole or in chunks of candidates."""
+
+    context: Mapping[str, EncodedFeature]
+    candidates: Mapping[str, EncodedFeature]
+
+    def write(self, inputs: Any, start: int, stop: int) -> None:
+        """Writes the context, and the candidates from `start` to before `stop`, into the inputs of a request."""
+        for name, feature in self.context.items():
+            feature.write(inputs[name], 0, 1)
+        for name, feature in self.candidates.items():
+            feature.write(inputs[name], start, stop)
+
+
+def encode_request(columns: RequestColumns, signature: RankSignature) -> EncodedRequest:
     """Encodes the features of a request.
 
     Args:
-        request: `{"context": {feature: value}, "candidates": [{feature: value}, ...]}`, with exactly the features that
-            the signature takes; None for a missing value.
+        columns: What `request_columns` made of the request for this signature.
         signature: What the served model takes.
-        item_key: The candidates' key where it is known; each candidate has it, even where it is no feature.
-
-    Returns:
-        Input name to TensorProto: context features [1] or [1, L], candidate features [N] or [N, L].
 
     Raises:
-        InputError: a feature is missing, unknown or of a wrong type, or there is no candidate.
+        InputError: a value that the feature cannot take.
     """
-    context, candidates = _parts(request)
-    _check_names("The context", context, {feature.name for feature in signature.context})
-    names = {feature.name for feature in signature.candidates}
-    columns = _columns(candidates, names | {item_key} if item_key else names)
-    tensors = {}
-    for feature in signature.context:
-        tensors[feature.name] = _ENCODERS[feature.kind](
-            feature, [context[feature.name]], _always(f"`{feature.name}` of the context")
-        )
-    for feature in signature.candidates:
-        tensors[feature.name] = _ENCODERS[feature.kind](feature, columns[feature.name], _in_candidate(feature))
-    return tensors
-
-
-def encode_score_weights(score_weights: Mapping[str, float], signature: RankSignature) -> Any:
-    """Encodes weights by objective over the model's own: an objective that is not named keeps its weight.
-
-    Returns:
-        TensorProto, float32 [T].
-
-    Raises:
-        InputError: an unknown objective, a weight that is no finite number, or a model that takes no weights.
-    """
-    if signature.default_weights is None or len(signature.default_weights) != len(signature.objectives):
-        raise InputError(
-            f"`{SCORE_WEIGHTS}` need a served model whose signature has one default weight for each of the objectives "
-            f"{', '.join(signature.objectives)}. Received: defaults {signature.default_weights}."
-        )
-    if not isinstance(score_weights, Mapping):
-        raise _wrong(f"`{SCORE_WEIGHTS}`", "an object of weights by objective", score_weights)
-    weights = np.array(signature.default_weights, np.float32)
-    for objective, weight in score_weights.items():
-        if objective not in signature.objectives:
-            raise InputError(
-                f"`{SCORE_WEIGHTS}` are given by objective, one of {', '.join(signature.objectives)}. "
-                f"Received: {objective!r}."
+    context, candidates = {}, {}
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+        for feature in signature.context:
+            column = _as_column(columns.context[feature.name], feature.kind in _SEVERAL)
+            context[feature.name] = _ENCODERS[feature.kind](
+                feature, column, _always(f"`{feature.name}` of the context")
             )
-        place = f"`{SCORE_WEIGHTS}` of `{objective}`"
-        number = _numbers([weight], _always(place))[0]
-        if np.isnan(number):
-            raise _wrong(place, "a finite number", weight)
-        weights[list(signature.objectives).index(objective)] = number
-    return encode_numbers(weights)
+        for feature in signature.candidates:
+            column = columns.candidates[feature.name]
+            candidates[feature.name] = _ENCODERS[feature.kind](feature, column, _in_candidate(feature))
+    return EncodedRequest(context, candidates)
 
 
-def _parts(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-    if not isinstance(request, Mapping) or set(request) != {"context", "candidates"}:
-        received = sorted(map(str, request)) if isinstance(request, Mapping) else type(request).__name__
-        raise InputError(f"A request must be an object with the keys context and candidates. Received: {received}.")
-    context, candidates = request["context"], request["candidates"]
-    if not isinstance(context, Mapping):
-        raise InputError(f"`context` must be an object of features by name. Received: {type(context).__name__}.")
-    if not isinstance(candidates, Sequence) or isinstance(candidates, str | bytes) or not candidates:
-        raise InputError(f"`candidates` must be a list of at least one candidate. Received: {candidates!r}.")
-    for number, candidate in enumerate(candidates):
-        if not isinstance(candidate, Mapping):
-            raise InputError(
-                f"Candidate {number} must be an object of features by name. Received: {type(candidate).__name__}."
-            )
-    return context, candidates
-
-
-def _columns(candidates: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, Sequence[Any]]:
-    """Name to the values of all candidates, each of which has exactly these names."""
-    get = operator.itemgetter(*names)
-    try:
-        rows = [get(candidate) for candidate in candidates]
-        exact = set(map(len, candidates)) == {len(names)}
-    except KeyError:
-        exact = False
-    if not exact:
-        for number, candidate in enumerate(candidates):
-            _check_names(f"Candidate {number}", candidate, names)
-    return dict(zip(names, zip(*rows, strict=True) if len(names) > 1 else [rows], strict=True))
-
-
-def _check_names(where: str, values: Mapping[str, Any], names: set[str]) -> None:
-    if values.keys() == names:
-        return
-    missing, unknown = sorted(names - values.keys()), sorted(map(str, values.keys() - names))
-    wrong = f"lacks the feature `{missing[0]}`" if missing else f"has the unknown feature `{unknown[0]}`"
-    raise InputError(
-        f"{where} {wrong}: the served model takes exactly {', '.join(sorted(names))} there, null where a value is "
-        f"missing. Received: {', '.join(map(str, values))}."
-    )
+def _as_column(value: Any, several: bool) -> Column:
+    """A value of the context as a column of one row; an array may have that row already."""
+    if isinstance(value, np.ndarray):
+        if value.ndim == several:
+            return value[None]
+        if value.shape[:1] == (1,) and value.ndim == 1 + several:
+            return value
+    return [value]
 
 
 def _always(place: str) -> _Place:
@@ -138,58 +105,59 @@ def _in_candidate(feature: ServedFeature) -> _Place:
     return lambda row: f"`{feature.name}` of candidate {row}"
 
 
-def _in_list(place: str) -> _Place:
-    return lambda position: f"{place}, at place {position},"
+def _in_lists(place: _Place, lengths: Array) -> _Place:
+    def name(index: int) -> str:
+        row = int(np.searchsorted(np.cumsum(lengths), index, side="right"))
+        return f"{place(row)}, at place {index - int(lengths[:row].sum())},"
+
+    return name
 
 
-def _encode_categories(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
-    return encode_strings(_categories(column, place), (len(column),))
+def _encode_categories(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
+    return EncodedFeature(_categories(_single(column, place), place))
 
 
-def _encode_integers(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
-    return encode_numbers(_integers(column, place))
+def _encode_integers(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
+    return EncodedFeature(_integers(_single(column, place), place))
 
 
-def _encode_numbers(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
-    return encode_numbers(_numbers(column, place))
+def _encode_numbers(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
+    return EncodedFeature(_numbers(_single(column, place), place))
 
 
-def _encode_sequences(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
-    rows = _lists(feature, column, place)
-    length = _padded_length(feature, rows)
-    values: list[bytes] = []
-    for number, row in enumerate(rows):
-        values += [b""] * (length - len(row)) + _categories(row, _in_list(place(number)))
-    return encode_strings(values, (len(rows), length))
+def _encode_sequences(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
+    values, lengths = _in_one(column, feature.size, place, "a list of categories, oldest first, or null")
+    padded, there = _padding(lengths, feature.size, b"", object)
+    padded[there] = _categories(values, _in_lists(place, lengths))
+    return EncodedFeature(padded.reshape(-1).tolist(), padded.shape[1])
 
 
-def _encode_integer_sequences(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
-    rows = _lists(feature, column, place)
-    values = np.full((len(rows), _padded_length(feature, rows)), _MISSING_INTEGER, np.int64)
-    for number, row in enumerate(rows):
-        values[number, values.shape[1] - len(row) :] = _integers(row, _in_list(place(number)))
-    return encode_numbers(values)
+def _encode_integer_sequences(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
+    values, lengths = _in_one(column, feature.size, place, "a list of categories, oldest first, or null")
+    padded, there = _padding(lengths, feature.size, _MISSING_INTEGER, np.int64)
+    padded[there] = _integers(values, _in_lists(place, lengths))
+    return EncodedFeature(padded)
 
 
-def _encode_vectors(feature: ServedFeature, column: Sequence[Any], place: _Place) -> Any:
+def _encode_vectors(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
     size = feature.size
     if size is None:
-        size = next((len(row) for row in column if row is not None), 0)
-    values = np.zeros((len(column), size), np.float32)
-    for number, row in enumerate(column):
-        if row is None:
-            continue
-        if not isinstance(row, list | tuple | np.ndarray):
-            raise _wrong(place(number), f"a list of {size} numbers, or null", row)
-        if len(row) != size:
-            raise InputError(f"{place(number)} must be a list of {size} numbers, or null. Received: {len(row)} values.")
-        values[number] = _numbers(row, _in_list(place(number)))
-        if np.isnan(values[number]).any():
-            raise _wrong(place(number), f"a list of {size} numbers none of which is missing, or null", row)
-    return encode_numbers(values)
+        size = next((len(row) for row in column if isinstance(row, list | tuple | np.ndarray)), 0)
+    values, lengths = _in_one(column, None, place, f"a list of {size} numbers, or null")
+    given = np.array([not is_missing(row) for row in column]) if not lengths.all() else np.full(len(column), True)
+    if (wrong := np.flatnonzero(given & (lengths != size))).size:
+        row = int(wrong[0])
+        raise InputError(f"{place(row)} must be a list of {size} numbers, or null. Received: {lengths[row]} values.")
+    numbers = _numbers(values, _in_lists(place, lengths)).reshape(int(given.sum()), size)
+    if np.isnan(numbers).any():
+        row = int(np.flatnonzero(given)[np.argmax(np.isnan(numbers).any(axis=1))])
+        raise _wrong(place(row), f"a list of {size} numbers none of which is missing, or null", column[row])
+    vectors = np.zeros((len(column), size), np.float32)
+    vectors[given] = numbers
+    return EncodedFeature(vectors)
 
 
-_ENCODERS: dict[str, Callable[[ServedFeature, Sequence[Any], _Place], Any]] = {
+_ENCODERS: dict[str, Callable[[ServedFeature, Column, _Place], EncodedFeature]] = {
     "category": _encode_categories,
     "integer category": _encode_integers,
     "number": _encode_numbers,
@@ -197,67 +165,108 @@ _ENCODERS: dict[str, Callable[[ServedFeature, Sequence[Any], _Place], Any]] = {
     "integer sequence": _encode_integer_sequences,
     "vector": _encode_vectors,
 }
+_SEVERAL = ("sequence", "integer sequence", "vector")
 
 
-def _categories(column: Sequence[Any], place: _Place) -> list[bytes]:
+def _single(column: Column, place: _Place) -> Column:
+    if isinstance(column, np.ndarray) and column.ndim != 1:
+        raise _wrong(place(0), "one value", column[0])
+    return column
+
+
+def _in_one(column: Column, size: int | None, place: _Place, allowed: str) -> tuple[Column, Array]:
+    """The values of all rows one behind the other [V], each row cut to its last `size`; and their number a row [N]."""
+    if isinstance(column, np.ndarray):
+        if column.ndim == 2:
+            cut = column if size is None else column[:, max(column.shape[1] - size, 0) :]
+            return cut.reshape(-1), np.full(len(cut), cut.shape[1])
+        column = list(column)
+    rows: list[Sequence[Any]] = []
+    for number, row in enumerate(column):
+        if isinstance(row, np.ndarray) and row.ndim == 1:
+            row = row.tolist() if row.dtype.kind in "OUSbiuf" else list(row)
+        elif is_missing(row):
+            row = []
+        elif not isinstance(row, list | tuple):
+            raise _wrong(place(number), allowed, row)
+        rows.append(row if size is None else row[max(len(row) - size, 0) :])
+    return list(chain.from_iterable(rows)), np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def _padding(lengths: Array, size: int | None, missing: Any, dtype: Any) -> tuple[Array, Array]:
+    """An array [N, L] of `missing`, and a mask [N, L] of where each row's values go: to its end."""
+    width = int(lengths.max()) if size is None else size
+    return np.full((len(lengths), width), missing, dtype), np.arange(width) >= width - lengths[:, None]
+
+
+def _categories(column: Column, place: _Place) -> list[bytes]:
+    allowed = "a string of valid Unicode, an integer, a boolean or null"
+    values: Any = column
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in "mM":  # some of which would become integers
+            raise _wrong(place(0), allowed, column[0])
+        values = [*map(str, column.tolist())] if column.dtype.kind in "iu" else column.tolist()
     try:
-        if set(map(type, column)) <= {str}:
-            return [value.encode() for value in column]
-        return [b"" if value is None else canonical_category(value).encode() for value in column]
-    except (InputError, UnicodeEncodeError):
-        row = next(row for row, value in enumerate(column) if not _is_category(value))
-        raise _wrong(place(row), "a string of valid Unicode, an integer, a boolean or null", column[row]) from None
+        # Encodes all at once, and asks for nothing but strings on the way.
+        together = "\0".join(values).encode().split(b"\0")
+        if len(together) == len(values):
+            return together
+    except (TypeError, UnicodeEncodeError):
+        pass
+    encoded = []
+    for row, value in enumerate(values):
+        try:
+            encoded.append(b"" if is_missing(value) else canonical_category(value).encode())
+        except (InputError, UnicodeEncodeError):
+            raise _wrong(place(row), allowed, value) from None
+    return encoded
 
 
-def _is_category(value: Any) -> bool:
-    try:
-        return value is None or canonical_category(value).encode() is not None
-    except (InputError, UnicodeEncodeError):
-        return False
-
-
-def _integers(column: Sequence[Any], place: _Place) -> Any:
-    for row, value in enumerate(column):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
-            raise _wrong(place(row), "an integer from 0 to 2^63 - 1, or null", value)
-    return np.array([_MISSING_INTEGER if value is None else value for value in column], np.int64)
-
-
-def _numbers(column: Any, place: _Place) -> Any:
-    """float32 [N]; NaN where a value is None."""
-    if not set(map(type, column)) <= {float, int}:
+def _integers(column: Column, place: _Place) -> Array:
+    """int64, -1 where a value is missing."""
+    allowed = "an integer from 0 to 2^63 - 1, or null"
+    if not (isinstance(column, np.ndarray) and column.dtype.kind in "iu"):
+        if set(map(type, column)) == {int} and min(column) >= 0 and max(column) < 2**63:
+            return np.array(column, np.int64)
+        values = []
         for row, value in enumerate(column):
-            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating | None):
-                raise _wrong(place(row), "a number or null", value)
-        column = [math.nan if value is None else value for value in column]
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            if is_missing(value):
+                value = _MISSING_INTEGER
+            elif isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
+                raise _wrong(place(row), allowed, value)
+            values.append(value)
+        return np.array(values, np.int64)
+    if column.size and (column.min() < 0 or column.max() >= 2**63):
+        row = int(np.argmax((column < 0) | (column >= 2**63)))
+        raise _wrong(place(row), allowed, column[row])
+    return column.astype(np.int64, copy=False)
+
+
+def _numbers(column: Column, place: _Place) -> Array:
+    """float32, NaN where a value is missing."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
+        numbers = column.astype(np.float32, copy=False)
+    else:
+        if not set(map(type, column)) <= {float, int}:
+            column = [_number(value, row, place) for row, value in enumerate(column)]
+        try:
             numbers = np.array(column, np.float64).astype(np.float32)
-    except OverflowError:
-        numbers = np.array([math.inf if abs(value) > 1e308 else value for value in column], np.float32)
+        except OverflowError:
+            numbers = np.array([math.inf if abs(value) > 1e308 else value for value in column], np.float32)
     if np.isinf(numbers).any():
         row = int(np.argmax(np.isinf(numbers)))
         raise _wrong(place(row), "a number that float32 can hold, or null", column[row])
     return numbers
 
 
-def _lists(feature: ServedFeature, column: Sequence[Any], place: _Place) -> list[Sequence[Any]]:
-    """The sequences, oldest first, cut to the most recent places that fit; None is an empty one."""
-    rows: list[Sequence[Any]] = []
-    for row, values in enumerate(column):
-        if values is not None and not isinstance(values, list | tuple | np.ndarray):
-            raise _wrong(place(row), "a list of categories, oldest first, or null", values)
-        values = [] if values is None else list(values)
-        rows.append(values if feature.size is None else values[max(len(values) - feature.size, 0) :])
-    return rows
-
-
-def _padded_length(feature: ServedFeature, rows: list[Sequence[Any]]) -> int:
-    return max(map(len, rows)) if feature.size is None else feature.size
+def _number(value: Any, row: int, place: _Place) -> Any:
+    if is_missing(value):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise _wrong(place(row), "a number or null", value)
+    return value
 
 
 def _wrong(place: str, allowed: str, value: Any) -> InputError:
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.number | np.bool_ | np.str_) else value)
     return InputError(f"{place} must be {allowed}. Received: {text if len(text) <= 80 else text[:80] + '...'}.")

@@ -58,6 +58,8 @@ NUMBERS: dict[int, _Number] = {
     22: _number("uint32", "<u4", "uint32_val"),
     23: _number("uint64", "<u8", "uint64_val"),
 }
+_BFLOAT16 = 14
+_BFLOAT16_BITS = _number("bfloat16", "<u2", "half_val")
 _DTYPE_NUMBERS = {number.dtype: key for key, number in NUMBERS.items()}
 # What protobuf itself stores in a typed field, where that is wider than the tensor's element.
 _FIELD_DTYPES = {"int_val": np.dtype("<i4"), "half_val": np.dtype("<i4")}
@@ -72,17 +74,30 @@ def encode_numbers(array: Array) -> Any:
     Raises:
         TensorFormatError: the dtype has no TensorFlow counterpart.
     """
-    dtype = array.dtype.newbyteorder("<")
-    number = _DTYPE_NUMBERS.get(dtype)
-    if number is None:
-        raise TensorFormatError(f"a numpy array of dtype {array.dtype} has no TensorFlow counterpart")
-    content = np.ascontiguousarray(array, dtype).tobytes()
-    return _with_shape(TensorProto(dtype=number, tensor_content=content), array.shape)
+    return write_numbers(TensorProto(), array)
 
 
 def encode_strings(values: Sequence[bytes], shape: Sequence[int]) -> Any:
     """Encodes byte strings, in row-major order, as a TensorProto of `shape` with `string_val`."""
-    return _with_shape(TensorProto(dtype=DT_STRING, string_val=values), shape)
+    return write_strings(TensorProto(), values, shape)
+
+
+def write_numbers(proto: Any, array: Array) -> Any:
+    """Does `encode_numbers` in an empty TensorProto that is there already, such as one inside a request."""
+    dtype = array.dtype.newbyteorder("<")
+    number = _DTYPE_NUMBERS.get(dtype)
+    if number is None:
+        raise TensorFormatError(f"a numpy array of dtype {array.dtype} has no TensorFlow counterpart")
+    proto.dtype = number
+    proto.tensor_content = array.astype(dtype, copy=False).tobytes()
+    return _with_shape(proto, array.shape)
+
+
+def write_strings(proto: Any, values: Sequence[bytes], shape: Sequence[int]) -> Any:
+    """Does `encode_strings` in an empty TensorProto that is there already."""
+    proto.dtype = DT_STRING
+    proto.string_val.extend(values)
+    return _with_shape(proto, shape)
 
 
 def encode_as_field(dtype: int, shape: Sequence[int], elements: Any) -> Any:
@@ -109,7 +124,7 @@ def decode(proto: Any) -> Array:
         proto: A TensorProto message, ours or TensorFlow's.
 
     Returns:
-        Array of the tensor's shape; strings as objects of type bytes.
+        Array of the tensor's shape; strings as objects of type bytes, bfloat16 as the same values in float32.
 
     Raises:
         TensorFormatError: there is no dtype, shape or matching content in it.
@@ -120,20 +135,26 @@ def decode(proto: Any) -> Array:
         strings = np.empty(size, dtype=object)
         strings[:] = _strings(proto, size)
         return strings.reshape(shape)
-    number = _layout(proto.dtype)
+    if proto.dtype == _BFLOAT16:
+        # numpy has no such type: its 16 bits are the upper half of a float32's.
+        return (_elements(proto, _BFLOAT16_BITS, size).astype("<u4") << 16).view("<f4").reshape(shape)
+    return _elements(proto, _layout(proto.dtype), size).reshape(shape)
+
+
+def _elements(proto: Any, number: _Number, size: int) -> Array:
     if proto.tensor_content:
         if len(proto.tensor_content) != size * number.dtype.itemsize:
             raise TensorFormatError(
-                f"`tensor_content` holds {len(proto.tensor_content)} bytes where shape {shape} of {number.name} takes "
-                f"{size * number.dtype.itemsize}"
+                f"`tensor_content` holds {len(proto.tensor_content)} bytes where shape {_shape(proto)} of "
+                f"{number.name} takes {size * number.dtype.itemsize}"
             )
-        return np.frombuffer(proto.tensor_content, number.dtype).reshape(shape)
+        return np.frombuffer(proto.tensor_content, number.dtype)
     width = number.dtype.itemsize // number.storage.itemsize  # 2 for complex numbers, else 1
     entries = np.array(
         getattr(proto, number.field)[: size * width], _FIELD_DTYPES.get(number.field, number.storage)
     ).astype(number.storage, copy=False)
     values = entries[: len(entries) // width * width].view(number.dtype)
-    return _filled(values, size).reshape(shape)
+    return _filled(values, size)
 
 
 def _layout(dtype: int) -> _Number:

@@ -27,6 +27,31 @@ allow_breaking_option = click.option(
 )
 
 
+def _weights_by_objective(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for text in ",".join(texts).split(",") if texts else ():
+        name, _, value = text.strip().partition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            raise click.BadParameter(
+                f"must be a term and its weight, such as click=0.5. Received: {text!r}.", context, option
+            ) from None
+        if name in weights:
+            raise click.BadParameter(f"must give each term's weight once. Received: {name!r} twice.", context, option)
+        weights[name] = weight
+    return weights
+
+
+score_weights_option = click.option(
+    "--score-weights",
+    multiple=True,
+    callback=_weights_by_objective,
+    metavar="TERM=W[,TERM=W...]",
+    help="Weights of the combined score, instead of the exported.",
+)
+
+
 def globs_by_table(tables: Sequence[str]) -> dict[str, str]:
     """The globs that `--table` gives, by the name of the table.
 

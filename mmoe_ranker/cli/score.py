@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mmoe_ranker.cli.options import score_weights_option
 from mmoe_ranker.cli.terminal import elapsed
 from mmoe_ranker.config_loading import load_config
 
@@ -19,9 +20,7 @@ from mmoe_ranker.config_loading import load_config
 @click.option("--config", "config_path", metavar="FILE", help="YAML file, or a preset's name, of the logs.")
 @click.option("--out", required=True, metavar="DIR", help="Folder of scores to write.")
 @click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)
-@click.option(
-    "--score-weights", multiple=True, metavar="TERM=W", help="A weight of the combined score, instead of the exported."
-)
+@score_weights_option
 @click.pass_context
 def score(
     context: click.Context,
@@ -33,30 +32,19 @@ def score(
     config_path: str | None,
     out: str,
     form: Any,
-    score_weights: tuple[str, ...],
+    score_weights: dict[str, float],
 ) -> None:
     """Score examples or logs with an exported model, with Beam; takes every Beam option, as `examples` does."""
-    weights = dict(map(_weight, score_weights))
     from pipelines.scoring.job import score_examples, score_logs
 
     with elapsed("score"):
         if examples is not None and impressions is None and config_path is None:
-            summary = score_examples(models, examples, split or "test", out, version, form, weights, context.args)
+            summary = score_examples(models, examples, split or "test", out, version, form, score_weights, context.args)
             counts = summary["examples"]
         elif impressions is not None and config_path is not None and examples is None and split is None:
             config = load_config(config_path)
-            summary = score_logs(models, config, impressions, out, version, form, weights, context.args)
+            summary = score_logs(models, config, impressions, out, version, form, score_weights, context.args)
             counts = summary["impressions"]
         else:
             raise click.UsageError("Give either --examples, with or without --split, or --impressions with --config.")
     click.echo(f"Scored {counts['scored']:,} impressions with version {summary['model']['version']} into {out}.")
-
-
-def _weight(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"must be a term and its weight, such as click=0.5. Received: {text!r}.", param_hint="--score-weights"
-        ) from None

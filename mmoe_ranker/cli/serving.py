@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mmoe_ranker.cli.options import FOLDER
+from mmoe_ranker.cli.options import FOLDER, score_weights_option
 from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.tensorflow_loading import load_tensorflow
@@ -78,14 +78,40 @@ def _named(*paths: Path | None) -> list[tuple[str, Path | None]]:
 @click.option("--name", default="ranker", show_default=True)
 @click.option("--request", "source", required=True, metavar="FILE|-", help="JSON: context and candidates.")
 @click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True, help="Seconds.")
-def rank(target: str, name: str, source: str, timeout: float) -> None:
+@score_weights_option
+@click.option("--explain", is_flag=True, help="Add what each objective contributed to the (log) score.")
+@click.option("--tls-ca", type=_FILE, help="Encrypt; PEM file of the authority that signed the server's certificate.")
+@click.option("--tls-key", type=_FILE, help="PEM file of this client's private key, if the server asks for one.")
+@click.option("--tls-cert", type=_FILE, help="PEM file of its certificate.")
+def rank(
+    target: str,
+    name: str,
+    source: str,
+    timeout: float,
+    score_weights: dict[str, float],
+    explain: bool,
+    tls_ca: Path | None,
+    tls_key: Path | None,
+    tls_cert: Path | None,
+) -> None:
     """Rank the candidates of a request; prints JSON, best first."""
+    if (tls_key is None) != (tls_cert is None) or (tls_key is not None and tls_ca is None):
+        given = [f"--tls-{what}" for what, path in zip(("key", "cert"), (tls_key, tls_cert), strict=True) if path]
+        raise InputError(
+            f"`--tls-key` and `--tls-cert` are given together, and with `--tls-ca`. Received: {' and '.join(given)} "
+            f"{'with' if tls_ca else 'without'} `--tls-ca`."
+        )
     from serving.client import RankingClient, RankingError
 
+    credentials = None
+    if tls_ca is not None:
+        from serving.tls import channel_credentials
+
+        credentials = channel_credentials(tls_ca, tls_key, tls_cert)
     request = _read_request(source)
-    with RankingClient(target, name=name, timeout=timeout) as client:
+    with RankingClient(target, name=name, timeout=timeout, credentials=credentials) as client:
         try:
-            ranking = client.rank(request)
+            ranking = client.rank(request, score_weights, explain)
         except RankingError as error:
             fail(str(error), 1)
     click.echo(json.dumps(ranking))

@@ -105,7 +105,7 @@ def client_vs_examples(tiny: bool) -> list[Measurement]:
                 message.SerializeToString()
                 return PredictResponse.FromString(answer)
 
-            client._predict = answer_at_once
+            client._connection._predict = answer_at_once
             assert client.rank(request) == expected
 
             def milliseconds(action: Callable[[], object]) -> float:

@@ -96,7 +96,7 @@ def test_log_is_offered_what_was_ranked(client):
         def offer(self, *arguments):
             self.append(arguments)
 
-    with RankingClient(client._target, log=Offers()) as logging:
+    with RankingClient(client._connection.target, log=Offers()) as logging:
         logging.rank(REQUEST)
         logging.rank(REQUEST, score_weights={"like": 3.0})
         for (context, candidates, order, version, weights), own in zip(logging._log, (0.5, 3.0), strict=True):
@@ -144,8 +144,9 @@ def test_metadata_are_fetched_once_a_version(exports, tmp_path):
     shutil.copytree(exports / "ranker", tmp_path / "1")
     with serving(tmp_path) as client:
         fetched = []
-        fetch = client._get_metadata
-        client._get_metadata = lambda *args, **kwargs: fetched.append(1) or fetch(*args, **kwargs)
+        connection = client._connection
+        fetch = connection.get_metadata
+        connection.get_metadata = lambda *args: fetched.append(1) or fetch(*args)
         for _ in range(3):
             client.rank(REQUEST)
         assert len(fetched) == 1
@@ -181,14 +182,15 @@ def test_item_key_that_is_no_feature(exports, tmp_path):
 
 def test_request_that_does_not_fit_is_not_sent(client):
     sent = []
-    predict, client._predict = client._predict, lambda *args, **kwargs: sent.append(args)
+    connection = client._connection
+    predict, connection.predict = connection.predict, lambda *args: sent.append(args)
     try:
         with pytest.raises(InputError, match="`duration` of candidate 0 must be a number"):
             client.rank({"context": CONTEXT, "candidates": [CANDIDATES[0] | {"duration": "long"}]})
         with pytest.raises(InputError, match="list of at least one candidate"):
             client.rank({"context": CONTEXT, "candidates": []})
     finally:
-        client._predict = predict
+        connection.predict = predict
     assert not sent
 
 
@@ -214,7 +216,7 @@ class Scripted(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Answers metadata as a ranker does, and Predict with the given codes in turn, then with `outputs`."""
 
     def __init__(self, client: RankingClient, codes: list[grpc.StatusCode], outputs: predict_pb2.PredictResponse):
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(client._channel)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(client._connection._channel)
         self.codes, self.outputs, self.calls = codes, outputs, 0
 
     def GetModelMetadata(self, request, context):

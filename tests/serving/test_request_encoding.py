@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2
 
 from mmoe_ranker.errors import InputError
-from serving.protos import SignatureDef
-from serving.request_encoding import encode_request, encode_score_weights
+from serving.protos import PredictRequest, SignatureDef
+from serving.request_columns import request_columns
+from serving.request_encoding import encode_request
 from serving.signature import RankSignature, ServedFeature
 
 SIGNATURE = RankSignature(
@@ -41,12 +42,19 @@ def request(**changes):
     return {"context": context, "candidates": [first, second]}
 
 
-def encoded(item_key=None, **changes) -> dict[str, np.ndarray]:
-    tensors = encode_request(request(**changes), SIGNATURE, item_key)
+def tensors_of(request, signature=SIGNATURE, item_key=None) -> dict[str, np.ndarray]:
+    """What is sent, as TensorFlow reads it."""
+    columns = request_columns(request, signature, item_key)
+    message = PredictRequest()
+    encode_request(columns, signature).write(message.inputs, 0, columns.size)
     return {
         name: tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
-        for name, tensor in tensors.items()
+        for name, tensor in message.inputs.items()
     }
+
+
+def encoded(**changes) -> dict[str, np.ndarray]:
+    return tensors_of(request(**changes))
 
 
 def test_every_kind():
@@ -116,10 +124,7 @@ def test_columns_hold_each_candidates_values(rows):
         objectives=(),
     )
     candidates = [dict(zip("abc", row, strict=True)) for row in rows]
-    tensors = {
-        name: tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
-        for name, tensor in encode_request({"context": {}, "candidates": candidates}, signature).items()
-    }
+    tensors = tensors_of({"context": {}, "candidates": candidates}, signature)
     words = {None: "", True: "true", False: "false"}
     for row, (a, b, c) in enumerate(rows):
         expected = words[a] if a is None or isinstance(a, bool) else str(a)
@@ -174,14 +179,14 @@ def test_missing_features():
     lacking = request()
     del lacking["candidates"][1]["duration"]
     with pytest.raises(InputError, match=r"Candidate 1 lacks the feature `duration`: .* Received: video_id, content"):
-        encode_request(lacking, SIGNATURE)
+        tensors_of(lacking)
     lacking = request()
     del lacking["context"]["history"]
     with pytest.raises(InputError, match=r"The context lacks the feature `history`: .* exactly device, history"):
-        encode_request(lacking, SIGNATURE)
+        tensors_of(lacking)
     lacking["context"] |= {"history": [], "position": 1}
     with pytest.raises(InputError, match="The context has the unknown feature `position`"):
-        encode_request(lacking, SIGNATURE)
+        tensors_of(lacking)
 
 
 @pytest.mark.parametrize(
@@ -198,21 +203,22 @@ def test_missing_features():
 )
 def test_requests_of_another_form(wrong, message):
     with pytest.raises(InputError, match=message):
-        encode_request(wrong, SIGNATURE)
+        tensors_of(wrong)
 
 
 def test_item_key_that_is_no_feature_must_be_there_and_is_not_sent():
     with pytest.raises(InputError, match="Candidate 0 lacks the feature `item`"):
-        encoded(item_key="item")
+        tensors_of(request(), item_key="item")
     with_key = request()
     for number, candidate in enumerate(with_key["candidates"]):
         candidate["item"] = number
-    assert "item" not in encode_request(with_key, SIGNATURE, "item")
+    assert "item" not in tensors_of(with_key, item_key="item")
 
 
 def test_score_weights_start_from_the_models_own():
-    weights = encode_score_weights({"like": 2}, SIGNATURE)
-    assert tf.make_ndarray(tensor_pb2.TensorProto.FromString(weights.SerializeToString())).tolist() == [1.0, 2.0]
+    weights = SIGNATURE.resolve_weights({"like": 2})
+    assert (weights.dtype, weights.tolist()) == (np.float32, [1.0, 2.0])
+    assert SIGNATURE.resolve_weights(None).tolist() == SIGNATURE.resolve_weights({}).tolist() == [1.0, 0.5]
     np.testing.assert_array_equal(SIGNATURE.default_weights, [1.0, 0.5])
 
 
@@ -220,21 +226,25 @@ def test_score_weights_start_from_the_models_own():
     ("weights", "message"),
     [
         ({"dislike": 1.0}, "`score_weights` are given by objective, one of click, like. Received: 'dislike'"),
-        ({"like": "1"}, "`score_weights` of `like` must be a number or null. Received: '1'"),
-        ({"like": math.nan}, "`score_weights` of `like` must be a finite number. Received: nan"),
-        ({"like": None}, "`score_weights` of `like` must be a finite number. Received: None"),
+        ({"like": "1"}, "`score_weights` of `like` must be a finite number that float32 can hold. Received: '1'"),
+        ({"like": True}, "`like` must be a finite number that float32 can hold. Received: True"),
+        ({"like": math.nan}, "`like` must be a finite number that float32 can hold. Received: nan"),
+        ({"like": -math.inf}, "`like` must be a finite number that float32 can hold. Received: -inf"),
+        ({"like": 1e39}, r"`like` must be a finite number that float32 can hold. Received: 1e\+39"),
+        ({"like": 10**400}, "`like` must be a finite number that float32 can hold. Received: 1000"),
+        ({"like": None}, "`like` must be a finite number that float32 can hold. Received: None"),
         ([1.0], r"`score_weights` must be an object of weights by objective. Received: \[1.0\]"),
     ],
 )
 def test_score_weights_that_do_not_fit(weights, message):
     with pytest.raises(InputError, match=message):
-        encode_score_weights(weights, SIGNATURE)
+        SIGNATURE.resolve_weights(weights)
 
 
 def test_score_weights_for_a_model_that_takes_none():
     without = RankSignature(version=1, context=(), candidates=(), objectives=("click",))
     with pytest.raises(InputError, match=r"need a served model whose signature has one default weight for each"):
-        encode_score_weights({"click": 1.0}, without)
+        without.resolve_weights({"click": 1.0})
 
 
 def test_signature_without_candidate_features():
@@ -249,8 +259,7 @@ def test_signature_without_candidate_features():
 
 def test_single_candidate_feature():
     signature = RankSignature(version=1, context=(), candidates=(ServedFeature("a", "category"),), objectives=())
-    (tensor,) = encode_request({"context": {}, "candidates": [{"a": "x"}, {"a": "y"}]}, signature).values()
-    assert list(tensor.string_val) == [b"x", b"y"]
+    assert tensors_of({"context": {}, "candidates": [{"a": "x"}, {"a": "y"}]}, signature)["a"].tolist() == [b"x", b"y"]
 
 
 def test_signature_that_is_not_a_rankers():
