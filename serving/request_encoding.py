@@ -127,16 +127,24 @@ def _encode_numbers(feature: ServedFeature, column: Column, place: _Place) -> En
 
 def _encode_sequences(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
     values, lengths = _in_one(column, feature.size, place, "a list of categories, oldest first, or null")
-    padded, there = _padding(lengths, feature.size, b"", object)
-    padded[there] = _categories(values, _in_lists(place, lengths))
-    return EncodedFeature(padded.reshape(-1).tolist(), padded.shape[1])
+    categories = _categories(values, _in_lists(place, lengths))
+    width = int(lengths.max()) if feature.size is None else feature.size
+    if (lengths < width).any():
+        padded = np.full((len(lengths), width), b"", object)
+        padded[_ends(lengths, width)] = categories
+        categories = padded.reshape(-1).tolist()
+    return EncodedFeature(categories, width)
 
 
 def _encode_integer_sequences(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
     values, lengths = _in_one(column, feature.size, place, "a list of categories, oldest first, or null")
-    padded, there = _padding(lengths, feature.size, _MISSING_INTEGER, np.int64)
-    padded[there] = _integers(values, _in_lists(place, lengths))
-    return EncodedFeature(padded)
+    integers = _integers(values, _in_lists(place, lengths))
+    width = int(lengths.max()) if feature.size is None else feature.size
+    if (lengths < width).any():
+        padded = np.full((len(lengths), width), _MISSING_INTEGER, np.int64)
+        padded[_ends(lengths, width)] = integers
+        integers = padded
+    return EncodedFeature(integers.reshape(len(lengths), width))
 
 
 def _encode_vectors(feature: ServedFeature, column: Column, place: _Place) -> EncodedFeature:
@@ -152,6 +160,8 @@ def _encode_vectors(feature: ServedFeature, column: Column, place: _Place) -> En
     if np.isnan(numbers).any():
         row = int(np.flatnonzero(given)[np.argmax(np.isnan(numbers).any(axis=1))])
         raise _wrong(place(row), f"a list of {size} numbers none of which is missing, or null", column[row])
+    if given.all():
+        return EncodedFeature(numbers)
     vectors = np.zeros((len(column), size), np.float32)
     vectors[given] = numbers
     return EncodedFeature(vectors)
@@ -193,10 +203,9 @@ def _in_one(column: Column, size: int | None, place: _Place, allowed: str) -> tu
     return list(chain.from_iterable(rows)), np.fromiter(map(len, rows), np.int64, len(rows))
 
 
-def _padding(lengths: Array, size: int | None, missing: Any, dtype: Any) -> tuple[Array, Array]:
-    """An array [N, L] of `missing`, and a mask [N, L] of where each row's values go: to its end."""
-    width = int(lengths.max()) if size is None else size
-    return np.full((len(lengths), width), missing, dtype), np.arange(width) >= width - lengths[:, None]
+def _ends(lengths: Array, width: int) -> Array:
+    """A mask [N, L] of the last places of each row, as many as it has values."""
+    return np.arange(width) >= width - lengths[:, None]
 
 
 def _categories(column: Column, place: _Place) -> list[bytes]:
