@@ -1,0 +1,345 @@
+"""The client's ranked-list log: what it writes, that it never waits, and that everything offered is accounted for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmoe_ranker.errors import InputError
+from serving.ranked_list_log import LogCounts, RankedListLog, _json
+from serving.rotating_files import RotatingFiles
+
+CONTEXT = {"user_id": "u7", "device": "phone", "watch_history": ["v1", "v9"]}
+CANDIDATES = [{"video_id": f"v{row}", "duration": 10.0 * row, "content": [0.5, row]} for row in range(4)]
+WEIGHTS = {"click": 1.0, "like": 0.5}
+
+
+def offer(log: RankedListLog, request_id: str | None = None, **changes: Any) -> str:
+    arguments: dict[str, Any] = {"context": CONTEXT, "candidates": CANDIDATES, "order": [2, 0, 3, 1]}
+    return log.offer(**(arguments | changes), model_version=7, score_weights=WEIGHTS, request_id=request_id)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every record of the files that have appeared, in the order of their names."""
+    files = sorted(folder.glob("ranked-lists-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_record_holds_the_list_as_shown(tmp_path):
+    before = time.time()
+    with RankedListLog(tmp_path, positions=3) as log:
+        assert offer(log, "r1") == "r1"
+    (record,) = records(tmp_path)
+    assert before - 1e-3 <= record.pop("timestamp") <= time.time()
+    assert record == {
+        "request_id": "r1",
+        "context": CONTEXT,
+        "impressions": [
+            {"position": 1, "item": CANDIDATES[2]},
+            {"position": 2, "item": CANDIDATES[0]},
+            {"position": 3, "item": CANDIDATES[3]},
+        ],
+        "num_candidates": 4,
+        "model_version": 7,
+        "score_weights": WEIGHTS,
+        "sampling_rate": 1.0,
+    }
+    assert log.counts == LogCounts(offered=1, written=1)
+
+
+def test_columns_and_data_frames_are_logged_as_rows_are(tmp_path):
+    columns = {name: [candidate[name] for candidate in CANDIDATES] for name in CANDIDATES[0]}
+    arrays = {
+        "video_id": np.array(columns["video_id"]),
+        "duration": np.array(columns["duration"], np.float32),
+        "content": np.array(columns["content"], np.float32),
+    }
+    with RankedListLog(tmp_path) as log:
+        for candidates in (CANDIDATES, columns, arrays, pd.DataFrame(columns)):
+            offer(log, candidates=candidates, order=np.array([2, 0, 3, 1]))
+    shown = [record["impressions"] for record in records(tmp_path)]
+    assert len(shown) == 4
+    assert all(one == shown[0] for one in shown)
+
+
+def test_ids_are_made_up_where_none_is_given(tmp_path):
+    with RankedListLog(tmp_path) as log:
+        ids = [offer(log) for _ in range(20)]
+    assert len(set(ids)) == 20
+    assert [record["request_id"] for record in records(tmp_path)] == ids
+
+
+def test_later_changes_by_the_caller_are_not_logged(tmp_path):
+    context, candidates = dict(CONTEXT), [dict(candidate) for candidate in CANDIDATES]
+    duration = np.array([1.0, 2.0])
+    with RankedListLog(tmp_path) as log, log._changed:  # nothing is written meanwhile
+        offer(log, context=context, candidates=candidates)
+        offer(log, candidates={"video_id": ["a", "b"], "duration": duration}, order=[1, 0])
+        context["device"] = candidates[2]["video_id"] = "changed"
+        duration[:] = 0.0
+    rows, columns = records(tmp_path)
+    assert rows["context"] == CONTEXT
+    assert rows["impressions"][0]["item"] == CANDIDATES[2]
+    assert [impression["item"]["duration"] for impression in columns["impressions"]] == [2.0, 1.0]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_infinity=False) | st.text()
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS)))
+def test_missing_numbers_are_null_and_the_rest_is_kept(values):
+    assert json.loads(_json(values)) == _without_nan(values)
+
+
+def test_missing_numbers_of_numpy_are_null():
+    values = {"a": np.float32("nan"), "b": np.array([1.0, np.nan]), "c": np.int64(3), "d": np.bool_(True), "e": "é"}
+    assert json.loads(_json(values)) == {"a": None, "b": [1.0, None], "c": 3, "d": True, "e": "é"}
+
+
+def test_a_hash_of_the_id_samples(tmp_path):
+    ids = [f"request {number}" for number in range(4000)]
+    with (
+        RankedListLog(tmp_path / "a", sampling_rate=0.2, max_waiting=4000) as log,
+        RankedListLog(tmp_path / "b", sampling_rate=0.5) as wider,
+    ):
+        chosen = {request_id for request_id in ids if log.samples(request_id)}
+        assert chosen < {request_id for request_id in ids if wider.samples(request_id)}
+        for request_id in ids:
+            offer(log, request_id, candidates=CANDIDATES[:1], order=[0])
+    assert abs(len(chosen) / len(ids) - 0.2) < 4 * math.sqrt(0.2 * 0.8 / len(ids))
+    logged = records(tmp_path / "a")
+    assert {record["request_id"] for record in logged} == chosen
+    assert {record["sampling_rate"] for record in logged} == {0.2}
+    assert log.counts == LogCounts(offered=4000, not_sampled=4000 - len(chosen), written=len(chosen))
+
+
+def test_ranking_never_waits_for_a_disk_that_hangs(tmp_path, monkeypatch, caplog):
+    working, hanging = threading.Event(), threading.Event()
+    append = RotatingFiles.append
+
+    def hang(files: RotatingFiles, line: bytes) -> None:
+        hanging.set()
+        assert working.wait(30)
+        append(files, line)
+
+    monkeypatch.setattr(RotatingFiles, "append", hang)
+    with RankedListLog(tmp_path, max_waiting=10) as log:
+        offer(log)
+        assert hanging.wait(10)
+        started = time.perf_counter()
+        for _ in range(500):
+            offer(log)
+        assert time.perf_counter() - started < 5.0
+        assert log.counts == LogCounts(offered=501, dropped=490)
+        working.set()
+    assert log.counts == LogCounts(offered=501, dropped=490, written=11)
+    assert len(records(tmp_path)) == 11
+    assert "lost 490 of 501 requests: 490 found its queue full, 0 could not be written." in caplog.text
+
+
+def test_files_appear_complete_when_they_are_large_enough(tmp_path):
+    with RankedListLog(tmp_path, max_file_bytes=2000) as log:
+        for _ in range(40):
+            offer(log)
+    sizes = [file.stat().st_size for file in sorted(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)]
+    assert len(sizes) > 5
+    assert all(2000 <= size < 3000 for size in sizes[:-1])
+    assert len(records(tmp_path)) == 40
+
+
+def test_files_appear_when_they_are_old_enough(tmp_path):
+    with RankedListLog(tmp_path, max_file_seconds=0.2) as log:
+        offer(log)
+        deadline = time.monotonic() + 20
+        while not records(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(records(tmp_path)) == log.counts.written == 1
+
+
+def test_a_file_that_grows_is_hidden_and_stays_so_after_a_kill(tmp_path):
+    code = (
+        "import os, signal, sys, time\n"
+        "from serving.ranked_list_log import RankedListLog\n"
+        "log = RankedListLog(sys.argv[1])\n"
+        "log.offer({}, [{'video_id': 'v1'}], [0], 1, {})\n"
+        "while not any(os.path.getsize(e) for e in os.scandir(sys.argv[1])): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".ranked-lists-")
+    assert left.name.endswith(".jsonl.part")
+
+
+def test_a_program_that_ends_without_closing_writes_what_waits(tmp_path):
+    code = (
+        "import sys\n"
+        "from serving.ranked_list_log import RankedListLog\n"
+        "log = RankedListLog(sys.argv[1])\n"
+        "for _ in range(20): log.offer({}, [{'video_id': 'v1'}], [0], 1, {})\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+    assert len(records(tmp_path)) == 20
+
+
+class SmallDisk:
+    """os.pwrite on a disk of a few bytes: it writes what fits, then says ENOSPC."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self._pwrite = os.pwrite
+
+    def pwrite(self, descriptor: int, data: bytes, place: int) -> int:
+        if self.free == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._pwrite(descriptor, data[: self.free], place)
+        self.free -= written
+        return written
+
+
+def test_a_full_disk_loses_records_and_nothing_else(tmp_path, monkeypatch, caplog):
+    disk = SmallDisk(free=1500)
+    monkeypatch.setattr(os, "pwrite", disk.pwrite)
+    log = RankedListLog(tmp_path)
+    for _ in range(10):
+        offer(log)
+    deadline = time.monotonic() + 20
+    while log.counts.failed == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    while log._waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    disk.free = 10**6  # somebody has cleared it: the half of a line that was left is written over
+    offer(log, "after")
+    log.close()
+    counts = log.counts
+    assert counts.failed >= 1
+    assert counts == LogCounts(offered=11, failed=counts.failed, written=11 - counts.failed)
+    assert len(records(tmp_path)) == counts.written
+    assert records(tmp_path)[-1]["request_id"] == "after"
+    assert "could not be written; the last failure was OSError: [Errno 28] No space left on device." in caplog.text
+
+
+def test_a_disk_that_stays_full_leaves_whole_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", SmallDisk(free=1500).pwrite)
+    with RankedListLog(tmp_path) as log:
+        for _ in range(10):
+            offer(log)
+    assert 0 < log.counts.written == len(records(tmp_path)) < 10
+    assert log.counts.failed == 10 - log.counts.written
+
+
+def test_a_folder_that_was_removed_is_counted_and_made_again(tmp_path):
+    folder = tmp_path / "logs"
+    log = RankedListLog(folder, max_file_bytes=1)
+    offer(log)
+    deadline = time.monotonic() + 20
+    while log.counts.written == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    shutil.rmtree(folder)
+    offer(log, "again")
+    log.close()
+    assert log.counts == LogCounts(offered=2, written=2)
+    assert [record["request_id"] for record in records(folder)] == ["again"]
+
+
+def test_a_file_that_cannot_be_renamed_is_counted(tmp_path, monkeypatch, caplog):
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with RankedListLog(tmp_path) as log:
+        for _ in range(3):
+            offer(log)
+    assert log.counts == LogCounts(offered=3, failed=3)
+    assert list(tmp_path.iterdir()) == []
+    assert "PermissionError" in caplog.text
+
+
+def test_a_value_without_json_is_counted_and_the_next_record_written(tmp_path, caplog):
+    with RankedListLog(tmp_path) as log:
+        offer(log, "bad", context={"user_id": {1, 2}})
+        offer(log, "infinite", context={"age": math.inf})
+        offer(log, "good")
+    assert log.counts == LogCounts(offered=3, failed=2, written=1)
+    assert [record["request_id"] for record in records(tmp_path)] == ["good"]
+    assert "the last failure was ValueError" in caplog.text
+
+
+def test_losses_are_said_once_a_minute(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING), RankedListLog(tmp_path) as log:
+        for _ in range(30):
+            offer(log, context={"user_id": {1}})
+            time.sleep(0.001)
+    assert len(caplog.records) <= 2
+    assert caplog.records[-1].getMessage().startswith("The ranked-list log has lost 30 of 30 requests")
+
+
+def test_a_closed_log_drops(tmp_path):
+    log = RankedListLog(tmp_path)
+    log.close()
+    log.close()
+    offer(log)
+    assert log.counts == LogCounts(offered=1, dropped=1)
+
+
+def test_many_threads(tmp_path):
+    with RankedListLog(tmp_path, max_waiting=10_000, max_file_bytes=20_000) as log:
+
+        def work(thread: int) -> None:
+            for number in range(100):
+                offer(log, f"{thread}-{number}")
+
+        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert log.counts == LogCounts(offered=800, written=800)
+    assert {record["request_id"] for record in records(tmp_path)} == {f"{t}-{n}" for t in range(8) for n in range(100)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampling_rate": 0.0}, "`sampling_rate` must be above 0 and at most 1. Received: 0.0."),
+        ({"sampling_rate": math.nan}, "`sampling_rate` must be above 0 and at most 1. Received: nan."),
+        ({"positions": 0}, "`positions` must be at least 1. Received: 0."),
+        ({"max_waiting": 0}, "`max_waiting` must be at least 1. Received: 0."),
+        ({"max_file_bytes": 0}, "`max_file_bytes` must be at least 1. Received: 0."),
+    ],
+)
+def test_arguments_out_of_range(tmp_path, arguments, message):
+    with pytest.raises(InputError) as caught:
+        RankedListLog(tmp_path, **arguments)
+    assert str(caught.value) == message
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"must be one that can be made \(.*\)\. Received: '.*file/logs'\."):
+        RankedListLog(tmp_path / "file" / "logs")
