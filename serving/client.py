@@ -47,7 +47,8 @@ class RankedListLog(Protocol):
         order: Array,
         model_version: int,
         score_weights: Mapping[str, float],
-    ) -> None:
+        request_id: str | None,
+    ) -> str:
         """Takes one ranked list; called once a request, after the answer and before `rank` returns.
 
         Args:
@@ -56,6 +57,10 @@ class RankedListLog(Protocol):
             order: Integers [N], rows of `candidates`, best first.
             model_version: The version that ranked.
             score_weights: The weights that held, by objective, the model's own included; empty where it takes none.
+            request_id: The caller's, if there is one.
+
+        Returns:
+            The request's id, by which feedback names it: the caller's, or one made up.
         """
 
 
@@ -105,18 +110,26 @@ class RankingClient:
         return self._signatures.current(Deadline(self._timeout))
 
     def rank(
-        self, request: Mapping[str, Any], score_weights: Mapping[str, float] | None = None, explain: bool = False
+        self,
+        request: Mapping[str, Any],
+        score_weights: Mapping[str, float] | None = None,
+        explain: bool = False,
+        request_id: str | None = None,
     ) -> dict[str, Any]:
         """Ranks the candidates of one request; `rank_arrays` as plain Python values.
 
         Returns:
             `{"ranking": [{<item key>: ..., "score": combined score, <objective>: prediction, ...}, ...]}`, best first;
-            with `"contributions": {<objective>: ...}` in each under `explain`.
+            with `"contributions": {<objective>: ...}` in each under `explain`, and `"request_id"` where there is a log.
         """
-        return self.rank_arrays(request, score_weights, explain).as_dict()
+        return self.rank_arrays(request, score_weights, explain, request_id).as_dict()
 
     def rank_arrays(
-        self, request: Mapping[str, Any], score_weights: Mapping[str, float] | None = None, explain: bool = False
+        self,
+        request: Mapping[str, Any],
+        score_weights: Mapping[str, float] | None = None,
+        explain: bool = False,
+        request_id: str | None = None,
     ) -> Ranking:
         """Ranks the candidates of one request.
 
@@ -127,6 +140,7 @@ class RankingClient:
             score_weights: Weights of the combined score by objective; an objective that is not named keeps the
                 model's.
             explain: Adds each objective's contribution to the score.
+            request_id: By which feedback will name the request, for the log; by default it makes one up.
 
         Raises:
             InputError: the request does not fit the model, or the server or model cannot be found.
@@ -158,7 +172,10 @@ class RankingClient:
                 ids = columns.candidates[columns.item_key]
                 ranking = read_ranking(responses, answered, weights, columns.item_key, ids, explain)
                 if self._log is not None:
-                    self._log.offer(columns.context, columns.given, ranking.order, ranking.version, ranking.weights)
+                    logged_as = self._log.offer(
+                        columns.context, columns.given, ranking.order, ranking.version, ranking.weights, request_id
+                    )
+                    return replace(ranking, request_id=logged_as)
                 return ranking
             signature = answered
         raise self._versions_change()

@@ -31,14 +31,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mmoe_ranker.errors import InputError
+from serving.request_columns import is_missing
 from serving.rotating_files import RotatingFiles
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_REPORTS = 60.0
 _SECONDS_TO_CLOSE = 30.0
 
-# Features by name for each, or a column [N] a feature: a mapping of columns, or a data frame.
-Candidates: TypeAlias = Any
+# Features by name for each, or a column [N] a feature.
+Candidates: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any]"
 
 
 @dataclasses.dataclass
@@ -243,13 +244,9 @@ def _shown(candidates: Candidates, order: list[int]) -> list[dict[str, Any]] | d
     if isinstance(candidates, Sequence):
         return [dict(candidates[row]) for row in order]
     return {
-        name: [values[row] for row in order] if isinstance(values := candidates[name], list) else _taken(values, order)
-        for name in candidates
+        name: [values[row] for row in order] if isinstance(values, Sequence) else np.asarray(values)[order]
+        for name, values in candidates.items()
     }
-
-
-def _taken(values: Any, order: list[int]) -> np.ndarray:
-    return np.asarray(values)[order]
 
 
 def _encode(record: dict[str, Any], sampling_rate: float) -> bytes:
@@ -275,6 +272,8 @@ def _json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if is_missing(value):
+        return None
     raise TypeError(f"a value of type {type(value).__name__} has no JSON")
 
 
@@ -286,4 +285,4 @@ def _without_nan(value: Any) -> Any:
         return _without_nan(value.tolist())
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if is_missing(value) else value

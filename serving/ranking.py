@@ -38,6 +38,7 @@ class Ranking:
         weights: Objective to its weight in this score; empty where the model does not tell.
         contributions: Objective to float64 [N], what it added to the log score of a weighted product, or to the score
             of a weighted sum; None where it was not asked for.
+        request_id: By which feedback names the request; None where it is not logged.
     """
 
     item_key: str
@@ -48,20 +49,21 @@ class Ranking:
     version: int
     weights: Mapping[str, float]
     contributions: Mapping[str, Array] | None = None
+    request_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The ranking as plain Python values, ready for JSON.
 
         Returns:
             `{"ranking": [{<item key>: ..., "score": ..., <objective>: prediction, ...}, ...]}`, best first; with
-            `"contributions": {<objective>: ...}` in each, where they were asked for.
+            `"contributions": {<objective>: ...}` in each, where they were asked for; and `"request_id"`, if there is.
         """
         columns = {self.item_key: self.ids, "score": self.scores, **self.predictions}
         rows = _rows(columns)
         if self.contributions is not None:
             for row, contributions in zip(rows, _rows(self.contributions), strict=True):
                 row["contributions"] = contributions
-        return {"ranking": rows}
+        return {"ranking": rows} | ({} if self.request_id is None else {"request_id": self.request_id})
 
 
 def read_ranking(

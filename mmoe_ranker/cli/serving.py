@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def _named(*paths: Path | None) -> list[tuple[str, Path | None]]:
 @click.option("--tls-ca", type=_FILE, help="Encrypt; PEM file of the authority that signed the server's certificate.")
 @click.option("--tls-key", type=_FILE, help="PEM file of this client's private key, if the server asks for one.")
 @click.option("--tls-cert", type=_FILE, help="PEM file of its certificate.")
+@click.option("--log", "log_path", type=FOLDER, help="Folder: log the ranked list there, and print its request id.")
 def rank(
     target: str,
     name: str,
@@ -93,6 +95,7 @@ def rank(
     tls_ca: Path | None,
     tls_key: Path | None,
     tls_cert: Path | None,
+    log_path: Path | None,
 ) -> None:
     """Rank the candidates of a request; prints JSON, best first."""
     if (tls_key is None) != (tls_cert is None) or (tls_key is not None and tls_ca is None):
@@ -102,6 +105,7 @@ def rank(
             f"{'with' if tls_ca else 'without'} `--tls-ca`."
         )
     from serving.client import RankingClient, RankingError
+    from serving.ranked_list_log import RankedListLog
 
     credentials = None
     if tls_ca is not None:
@@ -109,7 +113,10 @@ def rank(
 
         credentials = channel_credentials(tls_ca, tls_key, tls_cert)
     request = _read_request(source)
-    with RankingClient(target, name=name, timeout=timeout, credentials=credentials) as client:
+    with (
+        nullcontext() if log_path is None else RankedListLog(log_path) as log,
+        RankingClient(target, name=name, timeout=timeout, credentials=credentials, log=log) as client,
+    ):
         try:
             ranking = client.rank(request, score_weights, explain)
         except RankingError as error:

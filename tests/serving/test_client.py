@@ -94,11 +94,12 @@ def test_ranking(client):
 def test_log_is_offered_what_was_ranked(client):
     class Offers(list):
         def offer(self, *arguments):
-            self.append(arguments)
+            self.append(arguments[:-1])
+            return arguments[-1] or "made up"
 
     with RankingClient(client._connection.target, log=Offers()) as logging:
-        logging.rank(REQUEST)
-        logging.rank(REQUEST, score_weights={"like": 3.0})
+        assert logging.rank(REQUEST)["request_id"] == "made up"
+        assert logging.rank(REQUEST, score_weights={"like": 3.0}, request_id="r1")["request_id"] == "r1"
         for (context, candidates, order, version, weights), own in zip(logging._log, (0.5, 3.0), strict=True):
             assert (context, candidates, version) == (CONTEXT, CANDIDATES, 1)
             ids = [row["video_id"] for row in expected_ranking(weights=(1.0, own))]
