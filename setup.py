@@ -40,6 +40,8 @@ EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement
 EXTRAS["bigquery"] = ["apache-beam[gcp]>=2.66,<3", *EXTRAS["pipelines"]]
 EXTRAS["dev"] = EXTRAS["all"] + [
     "hypothesis>=6.100,<7",
+    "jsonschema>=4.23,<5",
+    "kubernetes-validate>=1.30,<2",
     "mypy>=1.11,<3",
     "pytest>=8.2,<10",
     "pytest-xdist>=3.6,<4",

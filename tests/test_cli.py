@@ -106,6 +106,18 @@ def test_rank_prints_the_ranking_best_first(target: str, request_file: Path) -> 
     assert run("rank", "--target", target, "--request", "-", stdin=request_file.read_text()).stdout == done.stdout
 
 
+def test_rank_logs_the_list_under_the_id_that_it_prints(target: str, request_file: Path, tmp_path: Path) -> None:
+    done = run("rank", "--target", target, "--request", request_file, "--log", tmp_path / "lists")
+    assert done.returncode == 0, done.stderr
+    answer, request = json.loads(done.stdout), json.loads(request_file.read_text())
+    (file,) = (tmp_path / "lists").iterdir()
+    record = json.loads(file.read_text())
+    assert (record["request_id"], record["context"]) == (answer["request_id"], request["context"])
+    shown = [impression["item"] for impression in record["impressions"]]
+    assert [item["video_id"] for item in shown] == [row["video_id"] for row in answer["ranking"]]
+    assert sorted(shown, key=str) == sorted(request["candidates"], key=str)
+
+
 def _changed(request_file: Path, change: Any) -> str:
     request = json.loads(request_file.read_text())
     change(request)

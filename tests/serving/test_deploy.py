@@ -1,50 +1,39 @@
-"""The deployment files parse by the schemas that TF Serving reads them with, and fit each other and the signatures."""
+"""The deployment files parse by the schemas that TF Serving and Compose read them with, and fit each other."""
 
 from __future__ import annotations
 
-import pathlib
+import json
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
 
-from serving.protos.schema import build_messages
+from tests.serving.tensorflow_serving_files import FLAGS, MESSAGES
 
-DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "serving" / "deploy"
-INT64 = "google.protobuf.Int64Value"
-# tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto, which the
-# package tensorflow-serving-api leaves out.
-MESSAGES = build_messages(
-    "mmoe_ranker.deploy_test",
-    {
-        "BatchingParameters": [
-            ("max_batch_size", 1, INT64),
-            ("batch_timeout_micros", 2, INT64),
-            ("max_enqueued_batches", 3, INT64),
-            ("num_batch_threads", 4, INT64),
-            ("allowed_batch_sizes", 6, "repeated int64"),
-            ("pad_variable_length_inputs", 7, "bool"),
-            ("enable_large_batch_splitting", 8, "google.protobuf.BoolValue"),
-            ("max_execution_batch_size", 9, INT64),
-        ],
-        "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
-        "MonitoringConfig": [("prometheus_config", 1, "PrometheusConfig")],
-    },
-)
+DEPLOY = Path(__file__).resolve().parents[2] / "serving" / "deploy"
+# schema/compose-spec.json of github.com/compose-spec/compose-spec at 170098ba (2026-06-23), Apache-2.0.
+COMPOSE_SCHEMA = Path(__file__).with_name("compose-spec.json")
 
 
-def parsed(name: str, message):
-    return text_format.Parse((DEPLOY / name).read_text(encoding="utf-8"), message)
+def parsed(name: str, message: str) -> Any:
+    return text_format.Parse((DEPLOY / name).read_text(encoding="utf-8"), MESSAGES[message]())
 
 
 @pytest.fixture
-def service() -> dict:
-    return yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text(encoding="utf-8"))["services"]["ranker"]
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def service(compose) -> dict[str, Any]:
+    return compose["services"]["ranker"]
 
 
 def test_model_config():
-    (config,) = parsed("models.config", model_server_config_pb2.ModelServerConfig()).model_config_list.config
+    (config,) = parsed("models.config", "ModelServerConfig").model_config_list.config
     assert (config.name, config.base_path, config.model_platform) == ("ranker", "/models/ranker", "tensorflow")
     assert config.model_version_policy.latest.num_versions == 1
     # TF Serving does not start with a logging_config, and refuses startup labels without a flag.
@@ -53,7 +42,7 @@ def test_model_config():
 
 
 def test_batching_parameters_are_ones_that_tf_serving_loads():
-    parameters = parsed("batching.config", MESSAGES["BatchingParameters"]())
+    parameters = parsed("batching.config", "BatchingParameters")
     sizes = list(parameters.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == parameters.max_batch_size.value
@@ -62,8 +51,15 @@ def test_batching_parameters_are_ones_that_tf_serving_loads():
 
 
 def test_monitoring_config():
-    config = parsed("monitoring.config", MESSAGES["MonitoringConfig"]())
+    config = parsed("monitoring.config", "MonitoringConfig")
     assert (config.prometheus_config.enable, config.prometheus_config.path) == (True, "/monitoring/prometheus/metrics")
+
+
+def test_compose_file_is_one_by_its_published_schema(compose):
+    validator = jsonschema.Draft7Validator(json.loads(COMPOSE_SCHEMA.read_text(encoding="utf-8")))
+    assert [error.message for error in validator.iter_errors(compose)] == []
+    compose["services"]["ranker"]["helthcheck"] = {}
+    assert any("helthcheck" in error.message for error in validator.iter_errors(compose))
 
 
 def test_compose_mounts_what_its_flags_name(service):
@@ -73,9 +69,10 @@ def test_compose_mounts_what_its_flags_name(service):
         assert mode == "ro"
         targets[target] = source
     flags = dict(flag.removeprefix("--").split("=", 1) for flag in service["command"])
+    assert set(flags) <= FLAGS
     for flag in ("model_config_file", "monitoring_config_file"):
         assert (DEPLOY / targets[flags[flag]]).is_file()
-    (model,) = parsed("models.config", model_server_config_pb2.ModelServerConfig()).model_config_list.config
+    (model,) = parsed("models.config", "ModelServerConfig").model_config_list.config
     assert targets[model.base_path].startswith("${MODELS:?")
 
 
