@@ -75,6 +75,7 @@ def naive_ranking(list_metric, labels, scores, requests, k):
     return values
 
 
+@settings(deadline=None)
 @given(columns(st.sampled_from([0.0, 1.0, NAN]), TIED, GROUPS), st.sampled_from(["impressions", "pairs", "groups"]))
 def test_group_auc_equals_a_loop_over_groups(rows, weight):
     if not len(rows[0]):

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.metrics.rows import Rows, labelled_rows
-from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums, sum_before
+from mmoe_ranker.metrics.sorted_rows import SortedRows
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_sums, sum_before
 
 Array = NDArray[Any]
 
@@ -38,39 +39,32 @@ def auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None =
         InputError: on shapes that differ and values out of range.
     """
     rows = labelled_rows(labels, scores, sample_weights, label_kind="binary")
-    if not len(rows):
-        return math.nan
-    order = np.argsort(rows.predictions)
-    areas, _ = segment_auc(rows, order, np.zeros(1, dtype=np.intp), run_starts(rows.predictions[order]))
-    return float(areas[0])
+    return auc_of(SortedRows.best_first(rows)) if len(rows) else math.nan
 
 
-def segment_auc(
-    rows: Rows, order: NDArray[np.intp], segments: NDArray[np.intp], ties: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def auc_of(rows: SortedRows) -> float:
+    """`auc` of rows that are sorted already, in one segment."""
+    return float(segment_auc(rows)[0][0])
+
+
+def segment_auc(rows: SortedRows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AUC inside each segment of sorted rows; `auc` is the case of one segment.
 
     Args:
-        rows: M rows.
-        order: [M], sorts the rows by segment, then by increasing score.
-        segments: [G], first sorted row of each segment.
-        ties: [R], first sorted row of each run of equal scores within a segment.
+        rows: binary labels, S segments.
 
     Returns:
-        Areas [G], NaN where a segment lacks a class, and the weight of the pairs [G] that each one compared.
+        Areas [S], NaN where a segment lacks a class, and the weight of the pairs [S] that each one compared.
     """
-    positives = rows.labels[order]
-    if rows.weights is None:
-        negatives = 1.0 - positives
-    else:
-        weights = rows.weights[order]
-        positives, negatives = positives * weights, (1.0 - positives) * weights
-    positives, negatives = run_sums(positives, ties), run_sums(negatives, ties)  # [R]
-    first_run = np.searchsorted(ties, segments)
-    negatives_below = sum_before(negatives, first_run, run_sizes(first_run, len(ties)))
-    won = run_sums(positives * (negatives_below + negatives / 2), first_run)  # [G]
+    positives = run_sums(rows.labels if rows.weights is None else rows.labels * rows.weights, rows.ties)  # [R]
+    totals = run_sizes(rows.ties, len(rows)) if rows.weights is None else run_sums(rows.weights, rows.ties)
+    negatives = totals - positives
+    first_run = np.searchsorted(rows.ties, rows.segments)
+    positives_above = sum_before(positives, first_run, run_sizes(first_run, len(rows.ties)))
+    positives_above += positives / 2
+    won = run_sums(positives_above * negatives, first_run)  # [S]
     pairs = run_sums(positives, first_run) * run_sums(negatives, first_run)
-    return np.divide(won, pairs, out=np.full(len(segments), math.nan), where=pairs > 0), pairs
+    return np.divide(won, pairs, out=np.full(len(pairs), math.nan), where=pairs > 0), pairs
 
 
 def pr_auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
@@ -90,18 +84,23 @@ def pr_auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | Non
         InputError: on shapes that differ and values out of range.
     """
     rows = labelled_rows(labels, scores, sample_weights, label_kind="binary")
-    if not len(rows):
+    return pr_auc_of(SortedRows.best_first(rows)) if len(rows) else math.nan
+
+
+def pr_auc_of(rows: SortedRows) -> float:
+    """`pr_auc` of rows that are sorted already, in one segment."""
+    positives = run_sums(rows.labels if rows.weights is None else rows.labels * rows.weights, rows.ties)  # [R]
+    total = positives.sum()
+    if total == 0:
         return math.nan
-    order = np.argsort(-rows.predictions)
-    ties = run_starts(rows.predictions[order])
-    weights = np.ones(len(rows)) if rows.weights is None else rows.weights[order]
-    positives = run_sums(rows.labels[order] * weights, ties)  # [R]
-    if positives.sum() == 0:
-        return math.nan
-    seen = np.cumsum(run_sums(weights, ties))
+    if rows.weights is None:
+        seen = np.append(rows.ties[1:], len(rows)).astype(np.float64)
+    else:
+        seen = np.cumsum(run_sums(rows.weights, rows.ties))
     # Where nothing of weight was seen yet no positive was either, and the step of recall is 0.
-    precision = np.divide(np.cumsum(positives), seen, out=np.zeros(len(ties)), where=seen > 0)
-    return float(np.sum(positives * precision) / positives.sum())
+    precision = np.divide(np.cumsum(positives), seen, out=np.zeros(len(seen)), where=seen > 0)
+    precision *= positives
+    return float(np.sum(precision) / total)
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike, sample_weights: ArrayLike | None = None) -> float:

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics.classification import segment_auc
-from mmoe_ranker.metrics.rows import Rows, labelled_rows
-from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums
+from mmoe_ranker.metrics.rows import labelled_rows
+from mmoe_ranker.metrics.sorted_rows import SortedRows
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_sums
 
 GROUP_WEIGHTS = ("impressions", "pairs", "groups")
 
@@ -108,18 +109,29 @@ def auc_within(
     return _auc_by_group(labels, scores, positions, "positions", "impressions", sample_weights)
 
 
-def group_ids(rows: Rows, given: ArrayLike, first_rows: NDArray[np.intp]) -> NDArray[Any]:
-    """The groups as the caller named them.
+def group_auc_of(rows: SortedRows, groups: ArrayLike, weight: str = "impressions") -> GroupedMetric:
+    """`group_auc` of rows that are sorted within their groups already.
 
     Args:
-        rows: M rows.
-        given: [N], the caller's groups.
-        first_rows: [G], index in `rows` of one row of each group.
-
-    Returns:
-        [G].
+        rows: M of N rows, with binary labels.
+        groups: [N], as the caller names them.
+        weight: As in `group_auc`.
     """
-    return np.asarray(given)[first_rows if rows.kept is None else rows.kept[first_rows]]
+    areas, pairs = segment_auc(rows)
+    if weight == "pairs":
+        weights = pairs
+    elif weight == "groups":
+        weights = np.ones(len(areas))
+    elif rows.weights is None:
+        weights = run_sizes(rows.segments, len(rows)).astype(np.float64)
+    else:
+        weights = run_sums(rows.weights, rows.segments)
+    return GroupedMetric(group_ids(rows, groups), areas, weights)
+
+
+def group_ids(rows: SortedRows, groups: ArrayLike) -> NDArray[Any]:
+    """The group of each segment, [S], as the caller names it in `groups`, [N]."""
+    return np.asarray(groups)[rows.order[rows.segments]]
 
 
 def _auc_by_group(
@@ -136,18 +148,4 @@ def _auc_by_group(
     rows = labelled_rows(labels, scores, sample_weights, groups, label_kind="binary", names=names)
     if not len(rows):
         return GroupedMetric(np.asarray(groups)[:0], np.empty(0), np.empty(0))
-    assert rows.groups is not None
-    order = np.lexsort((rows.predictions, rows.groups))
-    sorted_groups = rows.groups[order]
-    segments = run_starts(sorted_groups)  # [G]
-    ties = run_starts(sorted_groups, rows.predictions[order])
-    areas, pairs = segment_auc(rows, order, segments, ties)
-    if weight == "pairs":
-        weights = pairs
-    elif weight == "groups":
-        weights = np.ones(len(segments))
-    elif rows.weights is None:
-        weights = run_sizes(segments, len(rows)).astype(np.float64)
-    else:
-        weights = run_sums(rows.weights[order], segments)
-    return GroupedMetric(group_ids(rows, groups, order[segments]), areas, weights)
+    return group_auc_of(SortedRows.best_first(rows).within(groups), groups, weight)

@@ -1,0 +1,116 @@
+"""Rows best score first, by themselves or inside groups: sorted once for all the metrics that need the order.
+
+The scores are sorted once. The order inside groups comes from it: group and place in the order make one integer, and
+integers sort several times faster than pairs of columns do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmoe_ranker.metrics.rows import Rows, group_codes
+from mmoe_ranker.metrics.tied_runs import run_starts
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SortedRows:
+    """M of N rows sorted by group and falling score, S groups, R runs of equal scores inside a group.
+
+    Attributes:
+        labels: [M], in this order.
+        weights: [M], in this order, or None where every row weighs 1.
+        order: [M], which of the N rows stands at each place.
+        segments: [S], first place of each group; one of all rows where they are not grouped.
+        ties: [R], first place of each run of equal scores inside a group.
+    """
+
+    labels: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
+    order: NDArray[np.intp]
+    segments: NDArray[np.intp]
+    ties: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @classmethod
+    def best_first(cls, rows: Rows) -> SortedRows:
+        """All rows in one segment.
+
+        Args:
+            rows: M rows, at least one.
+
+        Returns:
+            The rows, sorted by their predictions.
+        """
+        falling = -rows.predictions
+        order = np.argsort(falling)
+        weights = None if rows.weights is None else rows.weights[order]
+        labels, ties = rows.labels[order], run_starts(falling[order])
+        return cls(labels, weights, order if rows.kept is None else rows.kept[order], np.zeros(1, np.intp), ties)
+
+    def within(self, groups: ArrayLike) -> SortedRows:
+        """The same rows inside groups, each best score first; the groups in the order of their codes.
+
+        Args:
+            groups: [N], a group a row, as `group_codes` takes them.
+        """
+        codes = dense_codes(groups)[self.order]  # [M]
+        place_bits = max(1, (len(codes) - 1).bit_length())
+        packed = codes << place_bits
+        packed |= np.arange(len(codes))
+        packed.sort()
+        places = packed & ((1 << place_bits) - 1)
+        packed >>= place_bits
+        segments = run_starts(packed)
+        run_of_place = np.zeros(len(codes), np.int32)
+        run_of_place[self.ties[1:]] = 1
+        np.cumsum(run_of_place, out=run_of_place)
+        ties = run_starts(packed, run_of_place[places])
+        weights = None if self.weights is None else self.weights[places]
+        return SortedRows(self.labels[places], weights, self.order[places], segments, ties)
+
+    def relabelled(self, labels: NDArray[np.float64]) -> SortedRows | None:
+        """The same order with other labels, without the rows that have none; None where no row is left.
+
+        Args:
+            labels: [N], NaN where missing.
+        """
+        sorted_labels = labels[self.order]
+        present = ~np.isnan(sorted_labels)
+        if not present.any():
+            return None
+        if present.all():
+            return SortedRows(sorted_labels, self.weights, self.order, self.segments, self.ties)
+        before = np.concatenate([[0], np.cumsum(present)])  # [M + 1], rows kept before each place
+
+        def first_kept(starts: NDArray[np.intp]) -> NDArray[np.intp]:
+            places = before[np.append(starts, len(present))]
+            return places[:-1][np.diff(places) > 0]
+
+        weights = None if self.weights is None else self.weights[present]
+        kept = self.order[present]
+        return SortedRows(sorted_labels[present], weights, kept, first_kept(self.segments), first_kept(self.ties))
+
+
+def dense_codes(groups: ArrayLike) -> NDArray[np.int64]:
+    """Codes from 0 in the order of `group_codes`, few bits wide.
+
+    Args:
+        groups: [N], as `group_codes` takes them.
+
+    Returns:
+        [N], at least 0 and below 2**31 where N is.
+    """
+    codes = group_codes(groups)
+    if codes.dtype.kind in "iub" and len(codes):
+        low, high = int(codes.min()), int(codes.max())
+        if high - low < 1 << 31:
+            return (codes - codes.min()).astype(np.int64) if codes.dtype.kind == "u" else codes.astype(np.int64) - low
+    return np.unique(codes, return_inverse=True)[1].astype(np.int64, copy=False)
