@@ -5,7 +5,16 @@ positive) is NaN; ties are counted half or averaged, never broken by the order o
 returns a `GroupedMetric`: `.value`, `.groups_counted`, `.groups_total`, and each group's own value.
 """
 
-from mmoe_ranker.metrics.agreement import Interval, bootstrap_interval, spearman
+from mmoe_ranker.metrics.agreement import spearman
+from mmoe_ranker.metrics.bootstrap import (
+    Interval,
+    PairedDifference,
+    Statistic,
+    bootstrap,
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_bootstrap,
+)
 from mmoe_ranker.metrics.calibration import (
     ReliabilityCurve,
     calibration_ratio,
@@ -17,6 +26,7 @@ from mmoe_ranker.metrics.expert_health import ExpertHealth, ExpertHealthTotals, 
 from mmoe_ranker.metrics.grouped import GroupedMetric, auc_within, group_auc
 from mmoe_ranker.metrics.ranking import mrr, ndcg, recall
 from mmoe_ranker.metrics.regression import mae, rmse, xauc
+from mmoe_ranker.metrics.resampling import ResampledAreas, SegmentSums, UnitSums, ratio
 from mmoe_ranker.metrics.rows import group_codes
 
 __all__ = [
@@ -27,7 +37,16 @@ __all__ = [
     "ReliabilityCurve",
     "auc",
     "auc_within",
+    "bootstrap",
     "bootstrap_interval",
+    "bootstrap_intervals",
+    "paired_bootstrap",
+    "PairedDifference",
+    "ResampledAreas",
+    "SegmentSums",
+    "Statistic",
+    "UnitSums",
+    "ratio",
     "calibration_ratio",
     "expected_calibration_error",
     "expert_health",

@@ -1,0 +1,201 @@
+"""Metrics as functions of how often each unit was drawn: what `bootstrap` evaluates.
+
+What is a formula of sums over rows (log loss, RMSE, a mean over requests) needs its sums a unit alone, and is one
+matrix product for all draws. What depends on the order of rows (AUC, PR-AUC) takes its rows sorted once, and a draw is
+one cumulative sum over them.
+
+Shapes: M of N rows count, U units, B draws, S segments, P positive rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmoe_ranker.metrics.bootstrap import Counts, Path
+from mmoe_ranker.metrics.sorted_rows import SortedRows
+from mmoe_ranker.metrics.tied_runs import run_sizes
+
+Formula: TypeAlias = Callable[..., NDArray[np.float64]]
+"""A metric of sums, each [B], to [B]; NaN where it is not defined."""
+
+
+class UnitSums:
+    """Metrics that are formulas of sums over units.
+
+    Args:
+        num_units: U.
+    """
+
+    def __init__(self, num_units: int) -> None:
+        self._num_units = num_units
+        self._totals: list[NDArray[np.float64]] = []
+        self._matrix: NDArray[np.float64] | None = None  # [U, C]
+        self._formulas: list[tuple[Path, Formula, slice]] = []
+
+    def add(self, path: Path, formula: Formula, *totals: NDArray[np.float64]) -> None:
+        """Adds the metric `formula(*sums)`.
+
+        Args:
+            path: the metric's name.
+            formula: of as many sums as there are totals.
+            *totals: [U] each, what each unit brings to a sum.
+        """
+        self._formulas.append((path, formula, slice(len(self._totals), len(self._totals) + len(totals))))
+        self._totals += totals
+        self._matrix = None
+
+    def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
+        """The metrics' values, [B] each."""
+        if self._matrix is None:
+            self._matrix = np.stack(self._totals, axis=1) if self._totals else np.zeros((self._num_units, 0))
+        sums = (counts.astype(np.float64) @ self._matrix).T  # [C, B]
+        return {path: formula(*sums[columns]) for path, formula, columns in self._formulas}
+
+
+def ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """numerator / denominator, NaN where the latter is 0."""
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
+
+
+def root_ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sqrt(numerator / denominator): the RMSE, of squared errors and rows."""
+    return np.sqrt(ratio(numerator, denominator))
+
+
+def entropy_ratio(
+    loss: NDArray[np.float64], positives: NDArray[np.float64], rows: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The normalised entropy, of summed log loss, positives and rows."""
+    rate = ratio(positives, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+        return np.where((rate > 0) & (rate < 1), ratio(loss, rows) / entropy, np.nan)
+
+
+def absolute_ratio(rows: NDArray[np.float64], *errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The expected calibration error, of rows, then of summed prediction less label of each bin."""
+    return ratio(np.sum(np.abs(errors), axis=0), rows)
+
+
+class ResampledAreas:
+    """AUC and PR-AUC of sorted rows: one gather and one cumulative sum a draw.
+
+    Args:
+        rows: M rows with labels of 0 and 1 and no weights, in one segment or several.
+        units: [N], the unit of each row.
+        auc: the name of the mean of the segments' AUC, each weighted by its rows (of one segment: its AUC).
+        pr_auc: the name of the PR-AUC of all rows, for rows in one segment.
+        segment_aucs: the names of the segments' own AUC, [S].
+    """
+
+    def __init__(
+        self,
+        rows: SortedRows,
+        units: NDArray[Any],
+        auc: Path | None = None,
+        pr_auc: Path | None = None,
+        segment_aucs: Sequence[Path] = (),
+    ) -> None:
+        self._paths = auc, pr_auc, segment_aucs
+        self._units = units[rows.order]  # [M]
+        positive = np.flatnonzero(rows.labels)  # [P]
+        self._positive_units = self._units[positive]
+        # Runs of equal scores that hold a positive: H of them, each from place `start` to `end`.
+        run = np.searchsorted(rows.ties, positive, side="right") - 1
+        first = np.ones(len(run), bool)
+        first[1:] = run[1:] != run[:-1]
+        held = run[first]
+        self._start = rows.ties[held]
+        self._end = self._start + run_sizes(rows.ties, len(rows))[held]
+        self._positives_before = np.flatnonzero(first)  # among the P
+        self._positives_until = np.append(self._positives_before[1:], len(positive))
+        self._segments = np.append(rows.segments, len(rows))  # [S + 1]
+        self._segment_positives = np.searchsorted(positive, self._segments)  # [S + 1]
+        self._first_run = np.searchsorted(self._start, self._segments)  # [S + 1]
+        self._run_segment = np.repeat(np.arange(len(rows.segments)), np.diff(self._first_run))  # [H]
+
+    def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
+        """The metrics' values, [B] each."""
+        auc, pr_auc, segment_aucs = self._paths
+        weight = np.zeros(len(self._units) + 1, np.int64)
+        positive = np.zeros(len(self._positive_units) + 1, np.int64)
+        found: list[tuple[float, float, NDArray[np.float64]]] = []
+        for drawn in counts:
+            np.cumsum(drawn[self._units], out=weight[1:])  # weight before each place
+            np.cumsum(drawn[self._positive_units], out=positive[1:])
+            found.append(self._areas(weight, positive))
+        values: dict[Path, NDArray[np.float64]] = {}
+        if auc is not None:
+            values[auc] = np.array([one[0] for one in found])
+        if pr_auc is not None:
+            values[pr_auc] = np.array([one[1] for one in found])
+        if segment_aucs:
+            values |= zip(segment_aucs, np.array([one[2] for one in found]).T, strict=True)
+        return values
+
+    def _areas(
+        self, weight: NDArray[np.int64], positive: NDArray[np.int64]
+    ) -> tuple[float, float, NDArray[np.float64]]:
+        at_end, positives_at_end = weight[self._end], positive[self._positives_until]  # [H]
+        run_positives = positives_at_end - positive[self._positives_before]
+        run_negatives = at_end - weight[self._start] - run_positives
+        rows_before, positives_before = weight[self._segments], positive[self._segment_positives]  # [S + 1]
+        negatives_before = rows_before - positives_before
+        below = negatives_before[1:][self._run_segment] - (at_end - positives_at_end)  # negatives after the run
+        won = np.concatenate([[0], np.cumsum(run_positives * (2 * below + run_negatives))])  # twice, in integers
+        pairs = np.diff(positives_before) * np.diff(negatives_before)
+        areas = np.full(len(pairs), np.nan)
+        np.divide(np.diff(won[self._first_run]), 2 * pairs, out=areas, where=pairs > 0)
+        rows = np.diff(rows_before)[pairs > 0]
+        mean = float(np.average(areas[pairs > 0], weights=rows)) if len(rows) else np.nan
+        precision = np.divide(positives_at_end, at_end, out=np.zeros(len(at_end)), where=at_end > 0)
+        average = float(run_positives @ precision / positive[-1]) if positive[-1] else np.nan
+        return mean, average, areas
+
+
+class SegmentSums:
+    """Metrics that are formulas of sums over rows, in each value of a slice.
+
+    Args:
+        slices: [N], the value's code from 0 to S - 1 of each row.
+        units: [N], the unit of each row.
+        num_units: U.
+    """
+
+    def __init__(self, slices: NDArray[np.int64], units: NDArray[Any], num_units: int) -> None:
+        # Rows of one value and one unit are drawn together, so they are summed here once.
+        cells, self._cell_of_row = np.unique(slices * num_units + units, return_inverse=True)
+        self._cell_units = cells % num_units
+        values = cells // num_units
+        self._starts = np.searchsorted(values, np.arange(int(slices.max(initial=-1)) + 1))
+        self._metrics: list[tuple[Sequence[Path], Formula, list[NDArray[np.float64]]]] = []
+
+    def add(self, paths: Sequence[Path], formula: Formula, *columns: NDArray[np.float64]) -> None:
+        """Adds the metric `formula(*sums)` of every value.
+
+        Args:
+            paths: the metric's name in each value, [S].
+            formula: of as many sums as there are columns.
+            *columns: [N] each, what each row brings to a sum.
+        """
+        cells = len(self._cell_units)
+        totals = [np.bincount(self._cell_of_row, column, cells).astype(np.float64) for column in columns]
+        self._metrics.append((paths, formula, totals))
+
+    def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
+        """The metrics' values, [B] each."""
+        found: dict[Path, NDArray[np.float64]] = {}
+        sums = [[np.empty((len(counts), len(self._starts))) for _ in totals] for _, _, totals in self._metrics]
+        for draw, drawn in enumerate(counts):
+            weights = drawn[self._cell_units]
+            for (_, _, totals), into in zip(self._metrics, sums, strict=True):
+                for total, column in zip(totals, into, strict=True):
+                    column[draw] = np.add.reduceat(weights * total, self._starts)
+        for (paths, formula, _), columns in zip(self._metrics, sums, strict=True):
+            for place, path in enumerate(paths):
+                found[path] = formula(*(column[:, place] for column in columns))
+        return found
