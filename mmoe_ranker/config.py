@@ -11,8 +11,17 @@ bias: known in the logs, never served). An objective is labelled from one event 
 from __future__ import annotations
 
 import datetime
+from typing import Annotated
 
-from pydantic import AwareDatetime, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from mmoe_ranker.config_features import (
     CategoricalFeature,
@@ -85,12 +94,25 @@ class Join(Frozen):
     clock_skew: NonNegativeFloat = 0.0
 
 
+class Bootstrap(Frozen):
+    """How intervals are drawn: `by` is a request, or a categorical feature of side context; 0 `replicates`: none."""
+
+    replicates: NonNegativeInt = 200
+    by: Name = "request_id"
+    level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+
+
 class Evaluation(Frozen):
-    """What `evaluate` groups and slices by; every categorical feature of the bias tower is a slice already."""
+    """What `evaluate` groups and slices by, and how sure it is.
+
+    Slices are of position and device, of every categorical feature of the bias tower, and of `slices`: categorical
+    features by value, numeric ones in buckets of equal counts, sequences likewise by their length.
+    """
 
     group_by: tuple[Name, ...] = ()
     slices: tuple[Name, ...] = ()
     ndcg_k: PositiveInt = 10
+    bootstrap: Bootstrap = Bootstrap()
 
 
 class Config(Frozen):

@@ -45,10 +45,19 @@ def check_references(config: Config) -> None:
     if config.split.by is not None:
         contexts = [feature.name for feature in config.side("context") if feature.kind == "categorical"]
         _one_of("split.by", contexts, config.split.by, "a categorical feature of side context")
-    for key in ("group_by", "slices"):
-        for position, name in enumerate(getattr(config.evaluation, key)):
-            allowed = [feature.name for feature in config.features if feature.kind == "categorical"]
-            _one_of(f"evaluation.{key}.{position}", allowed, name, "a categorical feature")
+    _check_evaluation(config)
+
+
+def _check_evaluation(config: Config) -> None:
+    categorical = [feature.name for feature in config.features if feature.kind == "categorical"]
+    for position, name in enumerate(config.evaluation.group_by):
+        _one_of(f"evaluation.group_by.{position}", categorical, name, "a categorical feature")
+    sliced = [feature.name for feature in config.features if feature.kind != "vector"]
+    for position, name in enumerate(config.evaluation.slices):
+        _one_of(f"evaluation.slices.{position}", sliced, name, "a feature that is no vector")
+    units = ["request_id", *(feature.name for feature in config.side("context") if feature.kind == "categorical")]
+    what = "request_id, or a categorical feature of side context"
+    _one_of("evaluation.bootstrap.by", units, config.evaluation.bootstrap.by, what)
 
 
 def _check_names(config: Config) -> None:

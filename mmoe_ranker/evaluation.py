@@ -22,6 +22,7 @@ from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.config_matching import check_built_with
 from mmoe_ranker.dataset import labels_of, parsed_dataset, split_parts
 from mmoe_ranker.evaluation_metrics import evaluate
+from mmoe_ranker.evaluation_rows import slice_names
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.predictions import Predictions
@@ -42,6 +43,7 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
     bias = config.model.bias
     biasing = list(bias.features) if bias.kind in ("shallow_tower", "anchored", "input_feature") else []
     kept = [REQUEST_ID, ITEM_ID, *(feature.name for feature in config.features if feature.kind == "categorical")]
+    kept = list(dict.fromkeys([*kept, *slice_names(config)]))
     objectives = config.objective_names
 
     @tf.function(reduce_retracing=True)
@@ -62,7 +64,7 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         if (gates := outputs.pop("gates", None)) is not None:
             health.update(gates.numpy())
         seen = forward_seen({name: parsed[name] for name in {*served, *biasing}}) if biasing else {}
-        batch = (outputs, labels_of(parsed, config), seen, {name: parsed[name] for name in kept})
+        batch = (outputs, labels_of(parsed, config), seen, {name: _column(parsed[name]) for name in kept})
         batches.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), batch))
     joined = [
         {name: np.concatenate([batch[part][name] for batch in batches]) for name in batches[0][part]}
@@ -71,6 +73,14 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
     as_floats = [{name: values.astype(np.float64) for name, values in part.items()} for part in joined[:3]]
     mixes = config.model.sharing.kind != "shared_bottom"
     return Predictions(as_floats[0], as_floats[1], joined[3], health.result() if mixes else None, as_floats[2] or None)
+
+
+def _column(values: tf.Tensor) -> tf.Tensor:
+    """A column as it is, [B]; of sequences, [B, L], the length of each."""
+    if values.shape.rank == 1:
+        return values
+    missing = tf.constant("" if values.dtype == tf.string else -1, values.dtype)
+    return tf.reduce_sum(tf.cast(values != missing, tf.int64), axis=1)
 
 
 def evaluate_workdir(workdir_path: Path, examples: Path, split: str) -> dict[str, Any]:

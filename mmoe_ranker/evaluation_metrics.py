@@ -1,125 +1,205 @@
-"""The report on a split: which metrics of `metrics` on what, slice by slice, as a dict for JSON.
+"""The report on a split: which metrics of `metrics` on what, with intervals, slice by slice, as a dict for JSON.
 
 `evaluation_text` prints it. Nothing here needs TensorFlow: predictions were made before (`evaluation`).
+
+The report, with OBJECTIVE, FEATURE, VALUE for names; a metric that the rows do not define is None:
+
+    impressions, requests: int
+    objectives.OBJECTIVE:
+        impressions, labelled: int; mean_label: float
+        binary: auc, pr_auc, log_loss, normalized_entropy, calibration (ratio), calibration_error (ECE)
+        regression: rmse, mae, xauc
+        ndcg@K, mrr, recall@K: GROUPED, of the objective's own predictions against its label, per request
+        group_auc: {request_id and each of evaluation.group_by: GROUPED}      (binary)
+        auc_within: {each categorical feature of side bias: GROUPED}          (binary)
+    combined_score: {ndcg@K, mrr, recall@K: {OBJECTIVE: GROUPED}}, of the combined score against each label
+    reliability.OBJECTIVE: {predicted, observed, weights: lists over bins of rising prediction}    (binary)
+    agreement: {predictions, labels: {OBJECTIVE: {OBJECTIVE: Spearman's rank correlation}}}
+    slices.FEATURE.VALUE.OBJECTIVE: {impressions, labelled, mean_label; auc, log_loss, calibration; rmse, mae}
+    gates: utilisation and health of the experts, where there are any
+    intervals: {objectives, combined_score: as above, with [low, high] in place of the metric}
+    bootstrap: {replicates, by, level, units}, what the intervals come from; absent without intervals, as these are
+    notes: sentences on what is not defined and why, and on what was left out
+
+where GROUPED is {value, groups_counted, groups_total}: the mean over the groups that define the metric, and how many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmoe_ranker import metrics
 from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_objectives import RegressionObjective
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.evaluation_objectives import (
+    ObjectiveRows,
+    objective_report,
+    ranking_names,
+    ranking_report,
+    reliability,
+    slice_reports,
+)
+from mmoe_ranker.evaluation_rows import EvaluationRows
+from mmoe_ranker.evaluation_statistics import Statistics, Units
 from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.metrics.bootstrap import Path
+from mmoe_ranker.metrics.rows import labelled_rows
 from mmoe_ranker.predictions import Predictions
 
 
 def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
     """The report on a split.
 
-    Per objective: labelled impressions, rate or mean, AUC, log loss, calibration ratio (predicted over observed) or
-    RMSE and MAE; group AUC by request and by `evaluation.group_by`; AUC within each value of each bias feature, the
-    fair reading of a model blind to position. NDCG of the combined score against each label. The same per value of each
-    slice: the features of the bias tower and `evaluation.slices`. Under `gates` the health of the experts.
-
     Args:
-      predictions: of one split.
-      config: the config that trained.
+      predictions: of one split; none at all gives a report without metrics.
+      config: the config that trained; its section `evaluation` says how rows are grouped and sliced, and what the
+        bootstrap draws.
 
     Returns:
-      A dict that `json.dumps` takes: a metric that is not defined on these rows is None.
+      A dict that `json.dumps` takes, as the module's docstring lays it out.
     """
-    score = CombinedScore.from_terms(config.objective_names, config.combined_score.form, config.combined_score.terms)
-    combined = score.score(predictions.predictions)
-    everything = np.ones(len(combined), dtype=bool)
-    slices: dict[str, Any] = {}
-    for name in slice_names(config):
-        values = predictions.columns[name]
-        slices[name] = {
-            _text(value): _objective_reports(predictions, config, values == value) for value in np.unique(values)
-        }
-    report = {
-        "impressions": len(combined),
-        "requests": len(np.unique(predictions.columns[REQUEST_ID])),
-        "objectives": _objective_reports(predictions, config, everything, grouped=True),
-        "combined_score": {
-            f"ndcg@{config.evaluation.ndcg_k}": {
-                name: _ndcg(labels, combined, predictions.columns[REQUEST_ID], config.evaluation.ndcg_k)
-                for name, labels in predictions.labels.items()
-            }
-        },
-        "slices": slices,
-    }
+    rows = EvaluationRows(predictions, config)
+    bootstrap = config.evaluation.bootstrap
+    units = _units(predictions, rows, config)
+    report: dict[str, Any] = {"impressions": len(rows), "requests": rows.num_requests, "objectives": {}}
+    report |= {"combined_score": {}, "reliability": {}, "agreement": _agreement(predictions, config)}
+    report |= {"slices": {name: {text: {} for text in sliced.texts} for name, sliced in rows.slices.items()}}
     if predictions.expert_health is not None:
         report["gates"] = _gates_report(predictions.expert_health, config)
-    return _without_nan(report)
+    intervals: dict[str, Any] = {}
+    notes = rows.notes()
+    for part, statistics in _parts(predictions, rows, config, units, notes):
+        _merge(report, part)
+        if units is not None:
+            found = metrics.bootstrap_intervals(
+                statistics.collected, units.number, bootstrap.replicates, level=bootstrap.level
+            )
+            for path, interval in found.items():
+                _merge(intervals, _nested(path, [interval.low, interval.high]))
+    if units is not None:
+        report["intervals"] = intervals
+        report["bootstrap"] = {**bootstrap.model_dump(), "units": units.number}
+    return _without_nan(report | {"notes": notes})
 
 
-def slice_names(config: Config) -> list[str]:
-    """The features whose values the report is sliced by, each once."""
-    of_bias = [feature.name for feature in config.side("bias") if feature.kind == "categorical"]
-    names = [*getattr(config.model.bias, "features", ()), *of_bias, *config.evaluation.slices]
-    return list(dict.fromkeys(names))
+def paired_differences(
+    first: Predictions, second: Predictions, config: Config
+) -> tuple[dict[Path, metrics.PairedDifference], list[str]]:
+    """Every metric of two models on the same impressions, with the difference and its paired interval.
+
+    Args:
+      first: of one model.
+      second: of the other: the same impressions in the same order, with the same labels.
+      config: which metrics, slices and bootstrap; both must have its objectives.
+
+    Returns:
+      By path in the report, such as ("objectives", "click", "auc"), ("combined_score", "ndcg@10", "click") or
+      ("slices", "device", "phone", "click", "auc"): first, second, second less first, low and high; NaN where not
+      defined, absent where either model does not have it. And sentences on what is missing and why.
+
+    Raises:
+      InputError: the impressions differ, or `evaluation.bootstrap.replicates` is 0.
+    """
+    _check_same(first, second, config)
+    bootstrap = config.evaluation.bootstrap
+    rows = EvaluationRows(first, config)
+    units = _units(first, rows, config)
+    notes = rows.notes()
+    differences: dict[Path, metrics.PairedDifference] = {}
+    if units is None:
+        return differences, notes
+    pairs = (_parts(one, rows, config, units, notes, paired=True) for one in (first, second))
+    for (_, one), (_, other) in zip(*pairs, strict=True):
+        differences |= metrics.paired_bootstrap(
+            one.collected, other.collected, units.number, bootstrap.replicates, level=bootstrap.level
+        )
+    return differences, list(dict.fromkeys(notes))
 
 
-def _objective_reports(
-    predictions: Predictions, config: Config, rows: NDArray[np.bool_], grouped: bool = False
-) -> dict[str, Any]:
-    reports = {}
-    for objective in config.objectives:
-        labels, predicted = predictions.labels[objective.name][rows], predictions.predictions[objective.name][rows]
-        report: dict[str, Any] = {
-            "impressions": int(rows.sum()),
-            "labelled": int(np.isfinite(labels).sum()),
-            "mean_label": float(np.nanmean(labels)) if np.isfinite(labels).any() else None,
-        }
-        if isinstance(objective, RegressionObjective):
-            report |= {"rmse": metrics.rmse(labels, predicted), "mae": metrics.mae(labels, predicted)}
-            report |= {"xauc": metrics.xauc(labels, predicted)} if grouped else {}
-        else:
-            report |= {
-                "auc": metrics.auc(labels, predicted),
-                "log_loss": metrics.log_loss(labels, predicted),
-                "calibration": metrics.calibration_ratio(labels, predicted),
-            }
-        if grouped:
-            columns = {name: column[rows] for name, column in predictions.columns.items()}
-            report |= _grouped_report(objective, labels, predicted, columns, config)
-        reports[objective.name] = report
-    return reports
-
-
-def _grouped_report(
-    objective: object,
-    labels: NDArray[np.float64],
-    predicted: NDArray[np.float64],
-    columns: Mapping[str, NDArray[Any]],
+def _parts(
+    predictions: Predictions,
+    rows: EvaluationRows,
     config: Config,
-) -> dict[str, Any]:
-    requests, k = columns[REQUEST_ID], config.evaluation.ndcg_k
-    report: dict[str, Any] = {f"ndcg@{k}": _ndcg(labels, predicted, requests, k)}
-    if isinstance(objective, RegressionObjective):
-        return report
-    groups = (REQUEST_ID, *config.evaluation.group_by)
-    report["mrr"] = _grouped(metrics.mrr(labels, predicted, requests))
-    within = [feature.name for feature in config.side("bias") if feature.kind == "categorical"]
-    # Impressions of which the group is not known make no group.
-    known = {name: _is_known(columns[name]) for name in (*groups, *within)}
-    report["group_auc"] = {
-        name: _grouped(metrics.group_auc(labels[known[name]], predicted[known[name]], columns[name][known[name]]))
-        for name in groups
+    units: Units | None,
+    notes: list[str],
+    paired: bool = False,
+) -> Iterator[tuple[dict[str, Any], Statistics]]:
+    """A part of the report with its statistics at a time, so that memory holds those of one objective."""
+    k = config.evaluation.ndcg_k
+    for objective in config.objectives:
+        name, statistics = objective.name, Statistics(units)
+        labels, predicted = predictions.labels[name], predictions.predictions[name]
+        part: dict[str, Any] = {"objectives": {name: {"impressions": len(rows)}}}
+        try:
+            one = ObjectiveRows(name, labels, predicted, rows, objective.kind == "binary")
+        except InputError as error:
+            notes.append(f"`{name}` has no metrics: {error}")
+        else:
+            part["objectives"] = {name: objective_report(one, statistics, k)}
+            if one.binary:
+                part["reliability"] = {name: reliability(one)}
+            part["slices"] = {
+                feature: {
+                    text: {name: report}
+                    for text, report in zip(sliced.texts, slice_reports(one, feature, statistics, paired), strict=True)
+                }
+                for feature, sliced in rows.slices.items()
+            }
+            notes += _what_is_missing(one)
+        yield part, statistics
+    yield _combined_part(predictions, rows, config, units, notes)
+
+
+def _combined_part(
+    predictions: Predictions, rows: EvaluationRows, config: Config, units: Units | None, notes: list[str]
+) -> tuple[dict[str, Any], Statistics]:
+    statistics = Statistics(units)
+    k = config.evaluation.ndcg_k
+    score = CombinedScore.from_terms(config.objective_names, config.combined_score.form, config.combined_score.terms)
+    combined = score.score(predictions.predictions)
+    part: dict[str, Any] = {name: {} for name in ranking_names(k)}
+    inside = None
+    try:
+        counted = labelled_rows(np.zeros(len(combined)), combined, names=("labels", "combined_score", "groups"))
+        inside = metrics.SortedRows.best_first(counted).within(rows.requests) if len(counted) else None
+    except InputError as error:
+        notes.append(f"The combined score has no metrics: {error}")
+    for name in config.objective_names:
+        labelled = inside.relabelled(predictions.labels[name]) if inside is not None else None
+        paths: dict[str, Path] = {metric: ("combined_score", metric, name) for metric in part}
+        for metric, value in ranking_report(labelled, rows.requests, k, statistics, paths).items():
+            part[metric][name] = value
+    return {"combined_score": part}, statistics
+
+
+def _units(predictions: Predictions, rows: EvaluationRows, config: Config) -> Units | None:
+    if not config.evaluation.bootstrap.replicates or not len(rows):
+        return None
+    return Units(*rows.units(predictions, config.evaluation.bootstrap.by))
+
+
+def _what_is_missing(one: ObjectiveRows) -> list[str]:
+    if not len(one.kept):
+        return [f"`{one.name}` has no labelled impression, and so no metrics."]
+    if one.binary and one.labels.min() == one.labels.max():
+        which = "positive" if one.labels[0] else "negative"
+        return [f"`{one.name}` has {which} labels alone; AUC and normalised entropy need both classes."]
+    if not one.binary and one.labels.min() < 0:
+        return [f"`{one.name}` has labels below 0, which are no gains: it has no NDCG, MRR and recall."]
+    return []
+
+
+def _agreement(predictions: Predictions, config: Config) -> dict[str, dict[str, dict[str, float]]]:
+    names = config.objective_names
+    return {
+        "predictions": metrics.rank_correlations({name: predictions.predictions[name] for name in names}),
+        "labels": metrics.rank_correlations({name: predictions.labels[name] for name in names}),
     }
-    report["auc_within"] = {
-        name: _grouped(metrics.auc_within(labels[known[name]], predicted[known[name]], columns[name][known[name]]))
-        for name in within
-    }
-    return report
 
 
 def _gates_report(health: metrics.ExpertHealth, config: Config) -> dict[str, Any]:
@@ -136,29 +216,38 @@ def _gates_report(health: metrics.ExpertHealth, config: Config) -> dict[str, Any
     return {"objectives": objectives, "own_experts": own, "dead_experts": health.dead_experts}
 
 
-def _ndcg(labels: NDArray[Any], scores: NDArray[Any], requests: NDArray[Any], k: int) -> dict[str, Any]:
-    """NDCG; undefined for an objective with negative labels, which are no gains."""
-    if np.nanmin(labels, initial=0.0) < 0:
-        return {"value": None, "groups_counted": 0, "groups_total": len(np.unique(requests))}
-    return _grouped(metrics.ndcg(labels, scores, requests, k))
+def _check_same(first: Predictions, second: Predictions, config: Config) -> None:
+    if not config.evaluation.bootstrap.replicates:
+        raise InputError("`evaluation.bootstrap.replicates` must be at least 1 to compare two models. Received: 0.")
+    columns = {REQUEST_ID: (first.columns[REQUEST_ID], second.columns[REQUEST_ID])}
+    columns |= {name: (first.labels[name], second.labels[name]) for name in config.objective_names}
+    for name, (one, other) in columns.items():
+        equal_nan = one.dtype.kind == "f" and other.dtype.kind == "f"
+        if not np.array_equal(one, other, equal_nan=equal_nan):
+            what = "request ids" if name == REQUEST_ID else f"labels of `{name}`"
+            raise InputError(
+                f"Two models are compared on the same impressions in the same order. Received: {what} that differ, of "
+                f"{len(one):,} and {len(other):,} impressions."
+            )
 
 
-def _grouped(metric: metrics.GroupedMetric) -> dict[str, Any]:
-    return {"value": metric.value, "groups_counted": metric.groups_counted, "groups_total": metric.groups_total}
+def _nested(path: Path, value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    return value
 
 
-def _text(value: object) -> str:
-    if value in (b"", -1):
-        return "(missing)"
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _is_known(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """[N], where a categorical column as it stands in the examples holds a value."""
-    return values != (-1 if np.issubdtype(values.dtype, np.integer) else b"")
+def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def _without_nan(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _without_nan(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_nan(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node

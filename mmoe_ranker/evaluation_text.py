@@ -7,34 +7,46 @@ from typing import Any
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """The report as text: a table of metrics by objective, one of the gates if there are any, then one a slice.
+    """The report as text: a table of metrics by objective with their intervals, one of the gates, one a slice, notes.
 
     Args:
-      report: of `evaluation.evaluate`, or as JSON gives it back.
+      report: of `evaluation_metrics.evaluate`, or as JSON gives it back.
     """
     lines = [f"{report['impressions']:,} impressions, {report['requests']:,} requests", ""]
     lines += _metrics(report)
+    if "bootstrap" in report:
+        drawn = report["bootstrap"]
+        by = f"{drawn['replicates']} draws of {drawn['units']:,} values of {drawn['by']}"
+        lines += [f"[low, high]: {100 * drawn['level']:g} % of {by}"]
     if "gates" in report:
         lines += ["", *_gates(report["gates"])]
     for name, values in report["slices"].items():
         lines += ["", f"by {name}", *_slice(name, values)]
+    if report.get("notes"):
+        lines += ["", *(f"note: {note}" for note in report["notes"])]
     return "\n".join(lines)
 
 
 def _metrics(report: Mapping[str, Any]) -> list[str]:
     by_metric: dict[str, dict[str, str]] = {}
+    intervals = report.get("intervals", {})
     for name, objective in report["objectives"].items():
-        flat: dict[str, Any] = {}
+        drawn = intervals.get("objectives", {}).get(name, {})
+        flat: dict[str, tuple[Any, Any]] = {}  # value and interval
         for key, value in objective.items():
-            if not isinstance(value, Mapping):
-                flat[key] = value
-            elif "value" in value:
-                flat[key] = value["value"]
+            if not isinstance(value, Mapping) or "value" in value:
+                flat[key] = value, drawn.get(key)
             else:
-                flat |= {f"{key} {group}": metric["value"] for group, metric in value.items()}
-        flat |= {f"{key} of score": by_label[name]["value"] for key, by_label in report["combined_score"].items()}
-        for key, value in flat.items():
-            by_metric.setdefault(key, {"metric": key})[name] = _number(value)
+                flat |= {f"{key} {one}": (metric, drawn.get(key, {}).get(one)) for one, metric in value.items()}
+        for key, by_label in report["combined_score"].items():
+            if name in by_label:
+                interval = intervals.get("combined_score", {}).get(key, {}).get(name)
+                flat[f"{key} of score"] = by_label[name], interval
+        for key, (value, interval) in flat.items():
+            number = _number(value["value"] if isinstance(value, Mapping) else value)
+            if interval and None not in interval:
+                number += f" [{', '.join(map(_number, interval))}]"
+            by_metric.setdefault(key, {"metric": key})[name] = number
     return _table(list(by_metric.values()))
 
 
@@ -55,8 +67,9 @@ def _gates(gates: Mapping[str, Any]) -> list[str]:
 def _slice(name: str, values: Mapping[str, Any]) -> list[str]:
     rows = []
     for value, objectives in values.items():
-        row = {name: value, "impressions": f"{next(iter(objectives.values()))['impressions']:,}"}
+        row = {name: value}
         for objective, metric in objectives.items():
+            row["impressions"] = f"{metric['impressions']:,}"
             row[f"{objective} mean"] = _number(metric["mean_label"])
             key = "auc" if "auc" in metric else "rmse"
             row[f"{objective} {key}"] = _number(metric[key])

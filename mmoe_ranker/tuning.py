@@ -82,7 +82,7 @@ def check_directions(config: Config, search: Search) -> None:
     Raises:
       InputError: one does not.
     """
-    report = evaluate(_nothing_predicted(config), config)
+    report = evaluate(_nothing_predicted(config), _without_intervals(config))
     for path in search.directions:
         metric_at(report, path)
 
@@ -102,10 +102,16 @@ def _nothing_predicted(config: Config) -> Predictions:
     labels = np.array([0.0, 1.0, 0.0, 1.0])
     columns: dict[str, Any] = {name: np.array([b"x"] * count) for name in (REQUEST_ID, ITEM_ID)}
     for feature in config.features:
-        if feature.kind == "categorical":
-            columns[feature.name] = np.zeros(count, np.int64) if feature.is_integer else np.array([b"x"] * count)
+        strings = feature.kind == "categorical" and not feature.is_integer
+        columns[feature.name] = np.array([b"x"] * count) if strings else np.zeros(count, np.int64)
     names = config.objective_names
     return Predictions({name: np.full(count, 0.5) for name in names}, dict.fromkeys(names, labels), columns)
+
+
+def _without_intervals(config: Config) -> Config:
+    """A trial is chosen by the metric alone, and its intervals would cost as much as many evaluations."""
+    bootstrap = config.evaluation.bootstrap.model_copy(update={"replicates": 0})
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"bootstrap": bootstrap})})
 
 
 @contextlib.contextmanager
@@ -212,7 +218,8 @@ class _ReportPass(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """After the pass has been saved."""
-        report = evaluate(predict(self.model, self._examples, _SPLIT, self._config), self._config)
+        predictions = predict(self.model, self._examples, _SPLIT, self._config)
+        report = evaluate(predictions, _without_intervals(self._config))
         # A pass that a kill repeats was told already.
         if epoch not in self._study.trials[self._trial.number].intermediate_values:
             self._trial.report(_defined(report, self._path), epoch)

@@ -65,8 +65,13 @@ ALLOWED = {
     | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
     "evaluation_text": set(),
     "predictions": _DATA | {"metrics"},
-    "evaluation_metrics": _DATA | {"metrics", "combined_score", "predictions"},
-    "evaluation": _TRAINING | {"metrics", "predictions", "evaluation_metrics", "saved_evaluation"},
+    "evaluation_rows": _DATA | {"metrics", "predictions"},
+    "evaluation_statistics": {"metrics"},
+    "evaluation_objectives": {"metrics", "evaluation_rows", "evaluation_statistics"},
+    "evaluation_metrics": _DATA
+    | {"metrics", "combined_score", "predictions"}
+    | {"evaluation_rows", "evaluation_statistics", "evaluation_objectives"},
+    "evaluation": _TRAINING | {"metrics", "predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
     "saved_evaluation": _CONFIG | {"predictions", "evaluation"},
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures", "combined_score"},

@@ -5,7 +5,7 @@ positive) is NaN; ties are counted half or averaged, never broken by the order o
 returns a `GroupedMetric`: `.value`, `.groups_counted`, `.groups_total`, and each group's own value.
 """
 
-from mmoe_ranker.metrics.agreement import spearman
+from mmoe_ranker.metrics.agreement import rank_correlations, spearman
 from mmoe_ranker.metrics.bootstrap import (
     Interval,
     PairedDifference,
@@ -24,10 +24,12 @@ from mmoe_ranker.metrics.calibration import (
 from mmoe_ranker.metrics.classification import auc, log_loss, normalized_entropy, pr_auc
 from mmoe_ranker.metrics.expert_health import ExpertHealth, ExpertHealthTotals, expert_health
 from mmoe_ranker.metrics.grouped import GroupedMetric, auc_within, group_auc
+from mmoe_ranker.metrics.ranked_lists import RankedLists
 from mmoe_ranker.metrics.ranking import mrr, ndcg, recall
 from mmoe_ranker.metrics.regression import mae, rmse, xauc
 from mmoe_ranker.metrics.resampling import ResampledAreas, SegmentSums, UnitSums, ratio
 from mmoe_ranker.metrics.rows import group_codes
+from mmoe_ranker.metrics.sorted_rows import SortedRows, dense_codes
 
 __all__ = [
     "ExpertHealth",
@@ -42,10 +44,14 @@ __all__ = [
     "bootstrap_intervals",
     "paired_bootstrap",
     "PairedDifference",
+    "RankedLists",
     "ResampledAreas",
+    "SortedRows",
+    "dense_codes",
     "SegmentSums",
     "Statistic",
     "UnitSums",
+    "rank_correlations",
     "ratio",
     "calibration_ratio",
     "expected_calibration_error",

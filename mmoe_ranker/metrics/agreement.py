@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,10 +32,41 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     rows = labelled_rows(left, right, prediction_kind="real", names=("first", "second", "groups"))
     if len(rows) < 2:
         return math.nan
-    ranks = [_mean_ranks(rows.labels), _mean_ranks(rows.predictions)]
-    deviations = [column - column.mean() for column in ranks]
-    scale = math.sqrt(np.sum(deviations[0] ** 2) * np.sum(deviations[1] ** 2))
-    return float(np.sum(deviations[0] * deviations[1]) / scale) if scale else math.nan
+    return _cosine(_centred_ranks(rows.labels), _centred_ranks(rows.predictions))
+
+
+def rank_correlations(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """Spearman's correlation of every column with every other, each pair on the rows where both are there.
+
+    Args:
+        columns: by name, [N], finite, NaN where missing.
+
+    Returns:
+        By name and name, both ways; 1 of a column with itself. NaN as in `spearman`, and where a value is infinite.
+    """
+    found: dict[str, dict[str, float]] = {name: {name: 1.0} for name in columns}
+    complete = {name: bool(np.all(np.isfinite(column))) for name, column in columns.items()}
+    ranks = {name: _centred_ranks(columns[name]) for name in columns if complete[name] and len(columns[name]) > 1}
+    for one, other in itertools.combinations(columns, 2):
+        if one in ranks and other in ranks:
+            value = _cosine(ranks[one], ranks[other])
+        elif np.any(np.isinf(columns[one])) or np.any(np.isinf(columns[other])):
+            value = math.nan
+        else:
+            value = spearman(columns[one], columns[other])
+        found[one][other] = found[other][one] = value
+    return found
+
+
+def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Of 0 and 1 the ranks are a straight line, and that needs no sort.
+    ranks = values if np.all((values == 0) | (values == 1)) else _mean_ranks(values)
+    return ranks - ranks.mean()
+
+
+def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    scale = math.sqrt((first @ first) * (second @ second))
+    return float(first @ second) / scale if scale else math.nan
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

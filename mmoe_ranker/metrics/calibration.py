@@ -31,6 +31,13 @@ class ReliabilityCurve(NamedTuple):
     observed: NDArray[Any]
     weights: NDArray[Any]
 
+    @property
+    def expected_calibration_error(self) -> float:
+        """As the function of this name, from these bins; NaN without any."""
+        if not len(self.weights):
+            return math.nan
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.weights))
+
 
 def calibration_ratio(labels: ArrayLike, predictions: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
     """Sum of predictions over sum of labels: 1 is calibrated overall, above 1 predicts too much.
@@ -85,18 +92,24 @@ def reliability_curve(
     )
     if not len(rows):
         return ReliabilityCurve(np.empty(0), np.empty(0), np.empty(0))
-    if bins == "quantile":
-        shares = np.arange(1, num_bins) / num_bins
-        edges = np.quantile(rows.predictions, shares, method="inverted_cdf")  # [num_bins - 1]
-    else:
-        edges = np.arange(1, num_bins) / num_bins
-    bin_of = np.searchsorted(edges, rows.predictions, side="left")  # bins are closed above: (edge, next edge]
+    bin_of = quantile_bins(rows.predictions, num_bins) if bins == "quantile" else _uniform(rows.predictions, num_bins)
     weights = np.ones(len(rows)) if rows.weights is None else rows.weights
     total = np.bincount(bin_of, weights, num_bins)
     predicted = np.bincount(bin_of, weights * rows.predictions, num_bins)
     observed = np.bincount(bin_of, weights * rows.labels, num_bins)
     full = total > 0
     return ReliabilityCurve(predicted[full] / total[full], observed[full] / total[full], total[full])
+
+
+def quantile_bins(values: NDArray[Any], num_bins: int) -> NDArray[np.intp]:
+    """The bin of each value, [M] from 0, among bins of as many values each; equal values share one."""
+    shares = np.arange(1, num_bins) / num_bins
+    edges = np.quantile(values, shares, method="inverted_cdf")  # [num_bins - 1]
+    return np.searchsorted(edges, values, side="left")  # bins are closed above: (edge, next edge]
+
+
+def _uniform(values: NDArray[Any], num_bins: int) -> NDArray[np.intp]:
+    return np.searchsorted(np.arange(1, num_bins) / num_bins, values, side="left")
 
 
 def expected_calibration_error(
@@ -129,6 +142,4 @@ def expected_calibration_error(
         InputError: as `reliability_curve` does.
     """
     curve = reliability_curve(labels, probabilities, sample_weights, num_bins=num_bins, bins=bins)
-    if not len(curve.weights):
-        return math.nan
-    return float(np.average(np.abs(curve.predicted - curve.observed), weights=curve.weights))
+    return curve.expected_calibration_error

@@ -156,6 +156,12 @@ def _probability_rows(labels: ArrayLike, probabilities: ArrayLike, sample_weight
 def _cross_entropy(rows: Rows) -> float:
     if not len(rows) or (rows.weights is not None and rows.weights.sum() == 0):
         return math.nan
-    clipped = np.clip(rows.predictions.astype(np.float64, copy=False), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    losses = -np.log(np.where(rows.labels == 1, clipped, 1 - clipped))
-    return float(np.average(losses, weights=rows.weights))
+    return float(np.average(cross_entropies(rows.labels, rows.predictions), weights=rows.weights))
+
+
+def cross_entropies(labels: Array, probabilities: Array) -> NDArray[np.float64]:
+    """Each row's part in the log loss, [M], clipped as there; labels of 0 and 1, none missing."""
+    of_label = np.where(labels == 1, probabilities, 1 - probabilities.astype(np.float64, copy=False))
+    np.clip(of_label, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR, out=of_label)
+    np.log(of_label, out=of_label)
+    return np.negative(of_label, out=of_label)

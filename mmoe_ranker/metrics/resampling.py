@@ -32,11 +32,11 @@ class UnitSums:
 
     def __init__(self, num_units: int) -> None:
         self._num_units = num_units
-        self._totals: list[NDArray[np.float64]] = []
+        self._totals: list[NDArray[Any]] = []
         self._matrix: NDArray[np.float64] | None = None  # [U, C]
         self._formulas: list[tuple[Path, Formula, slice]] = []
 
-    def add(self, path: Path, formula: Formula, *totals: NDArray[np.float64]) -> None:
+    def add(self, path: Path, formula: Formula, *totals: NDArray[Any]) -> None:
         """Adds the metric `formula(*sums)`.
 
         Args:
@@ -51,12 +51,14 @@ class UnitSums:
     def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
         """The metrics' values, [B] each."""
         if self._matrix is None:
-            self._matrix = np.stack(self._totals, axis=1) if self._totals else np.zeros((self._num_units, 0))
+            self._matrix = (
+                np.stack(self._totals, axis=1).astype(np.float64) if self._totals else np.zeros((self._num_units, 0))
+            )
         sums = (counts.astype(np.float64) @ self._matrix).T  # [C, B]
         return {path: formula(*sums[columns]) for path, formula, columns in self._formulas}
 
 
-def ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
     """numerator / denominator, NaN where the latter is 0."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
 
@@ -161,26 +163,26 @@ class SegmentSums:
     """Metrics that are formulas of sums over rows, in each value of a slice.
 
     Args:
-        slices: [N], the value's code from 0 to S - 1 of each row.
-        units: [N], the unit of each row.
+        slices: [M], the code from 0 to S - 1 of each row's value.
+        num_slices: S.
+        units: [M], the unit of each row.
         num_units: U.
     """
 
-    def __init__(self, slices: NDArray[np.int64], units: NDArray[Any], num_units: int) -> None:
+    def __init__(self, slices: NDArray[np.int64], num_slices: int, units: NDArray[np.int64], num_units: int) -> None:
         # Rows of one value and one unit are drawn together, so they are summed here once.
         cells, self._cell_of_row = np.unique(slices * num_units + units, return_inverse=True)
-        self._cell_units = cells % num_units
-        values = cells // num_units
-        self._starts = np.searchsorted(values, np.arange(int(slices.max(initial=-1)) + 1))
+        self._cell_units, self._cell_slices = cells % num_units, cells // num_units
+        self._num_slices = num_slices
         self._metrics: list[tuple[Sequence[Path], Formula, list[NDArray[np.float64]]]] = []
 
-    def add(self, paths: Sequence[Path], formula: Formula, *columns: NDArray[np.float64]) -> None:
+    def add(self, paths: Sequence[Path], formula: Formula, *columns: NDArray[Any]) -> None:
         """Adds the metric `formula(*sums)` of every value.
 
         Args:
             paths: the metric's name in each value, [S].
             formula: of as many sums as there are columns.
-            *columns: [N] each, what each row brings to a sum.
+            *columns: [M] each, what each row brings to a sum.
         """
         cells = len(self._cell_units)
         totals = [np.bincount(self._cell_of_row, column, cells).astype(np.float64) for column in columns]
@@ -189,13 +191,12 @@ class SegmentSums:
     def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
         """The metrics' values, [B] each."""
         found: dict[Path, NDArray[np.float64]] = {}
-        sums = [[np.empty((len(counts), len(self._starts))) for _ in totals] for _, _, totals in self._metrics]
-        for draw, drawn in enumerate(counts):
-            weights = drawn[self._cell_units]
-            for (_, _, totals), into in zip(self._metrics, sums, strict=True):
-                for total, column in zip(totals, into, strict=True):
-                    column[draw] = np.add.reduceat(weights * total, self._starts)
-        for (paths, formula, _), columns in zip(self._metrics, sums, strict=True):
+        weights = counts[:, self._cell_units]
+        for paths, formula, totals in self._metrics:
+            sums = [
+                np.stack([np.bincount(self._cell_slices, drawn * total, self._num_slices) for drawn in weights])
+                for total in totals
+            ]  # [B, S] each
             for place, path in enumerate(paths):
-                found[path] = formula(*(column[:, place] for column in columns))
+                found[path] = formula(*(one[:, place] for one in sums))
         return found

@@ -163,7 +163,7 @@ def cross_names(config: Config) -> tuple[tuple[str, ...], ...]:
 
     And position alone, where it is no feature.
     """
-    contexts = {feature.name for feature in config.side("context")}
+    contexts = {feature.name for feature in config.side("context") if feature.kind == "categorical"}
     crosses = [names for names in slice_names(config) if len(names) > 1]
     crosses += [("position", name) for name in config.evaluation.slices if name in contexts]
     is_feature = any(feature.name == "position" for feature in config.features)
