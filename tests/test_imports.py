@@ -28,6 +28,7 @@ ALLOWED = {
     "combined_score": _LEAVES,
     **{section: {"config_fields"} for section in _SECTIONS},
     "config_features": {"config_fields", "config_tables"},
+    "pairing": _LEAVES | {"metrics"},
     "score_weights": _LEAVES | {"combined_score", "metrics"},
     "config": _CONFIG,
     "config_checks": _CONFIG,
