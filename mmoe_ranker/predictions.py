@@ -38,6 +38,19 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.columns[REQUEST_ID])
 
+    def select(self, rows: NDArray[Any]) -> Predictions:
+        """Those of some impressions, without the health of the experts, which is of all of them.
+
+        Args:
+          rows: [M], indices of impressions in the order wanted.
+        """
+        parts = {
+            name: {key: column[rows] for key, column in part.items()}
+            for name in ("predictions", "labels", "columns", "seen")
+            if (part := getattr(self, name)) is not None
+        }
+        return dataclasses.replace(self, expert_health=None, **parts)
+
     def save(self, file: Path) -> None:
         """Writes a Parquet file: a row an impression, in the same order.
 
@@ -49,7 +62,9 @@ class Predictions:
 
         parts = {"prediction": self.predictions, "label": self.labels, "seen": self.seen or {}, "column": self.columns}
         arrays = {
-            f"{part}.{name}": pa.array(values.astype(np.float32) if part != "column" else values)
+            f"{part}.{name}": pa.array(values.astype(np.float32))
+            if part != "column"
+            else pa.array(values, pa.binary() if values.dtype.kind in "OS" else None)  # for none at all, too
             for part, columns in parts.items()
             for name, values in columns.items()
         }
@@ -61,15 +76,23 @@ class Predictions:
     @classmethod
     def load(cls, file: Path) -> Predictions:
         """Reads what `save` wrote."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(file)
+        names = pq.read_schema(file).names
+        # Names and ids repeat: as entries of a dictionary each is one object, however many rows have it.
+        parquet = pq.ParquetFile(file, read_dictionary=[name for name in names if name.startswith("column.")])
         parts: dict[str, dict[str, NDArray[Any]]] = {"prediction": {}, "label": {}, "seen": {}, "column": {}}
-        for field in table.column_names:
+        for field in names:
             part, _, name = field.partition(".")
-            values = table.column(field).to_numpy()
+            column = parquet.read([field]).column(0)
+            if pa.types.is_dictionary(column.type):
+                coded = column.unify_dictionaries().combine_chunks()
+                values = coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()]
+            else:
+                values = column.to_numpy()
             parts[part][name] = values if part == "column" else values.astype(np.float64)
-        health = json.loads(table.schema.metadata[_HEALTH])
+        health = json.loads(parquet.schema_arrow.metadata[_HEALTH])
         if health is not None:
             dead = health.pop("dead_experts")
             health = metrics.ExpertHealth(

@@ -2,15 +2,20 @@
 
 predictions.parquet   a row an impression (`Predictions.save`)
 report.json           the report on them, as `mmoe-ranker evaluate --json` writes it
-origin.json           written last: the folder of examples
+origin.json           what was evaluated: format, training, folder of examples
+
+What was saved is used for as long as it is of the training and of the examples that are there. Where the training has
+changed since, or the examples have, it is made again, with a sentence on why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
-import shutil
-import tempfile
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +23,22 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.tensorflow_loading import load_tensorflow
+from mmoe_ranker.whole_folder import writing_whole
 
+_FORMAT = "mmoe_ranker evaluation 1"
 _FOLDER = "evaluations"
 _PREDICTIONS = "predictions.parquet"
 _REPORT = "report.json"
 _ORIGIN = "origin.json"
+
+# Of the workdir and of the folder of examples, whose own modules need TensorFlow.
+_CONFIG = "config.yaml"
+_RESULT = "training.json"
+_CHECKPOINTS = "checkpoints"
+_SUMMARY = "summary.json"
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,22 +64,21 @@ class SavedEvaluation:
 
 def save_evaluation(workdir: Path, examples: Path, predictions: Predictions, report: dict[str, Any]) -> None:
     """Keeps predictions and the report on them in the workdir, in place of an earlier evaluation of the same split."""
-    folder, split = workdir / _FOLDER, report["split"]
-    folder.mkdir(exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{split}.", dir=folder))
-    try:
-        beside.chmod(0o755)
-        predictions.save(beside / _PREDICTIONS)
-        (beside / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (beside / _ORIGIN).write_text(json.dumps({"examples": str(examples.resolve())}) + "\n", encoding="utf-8")
-        shutil.rmtree(folder / split, ignore_errors=True)
-        beside.replace(folder / split)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    split = report["split"]
+    origin = {
+        "format": _FORMAT,
+        "training": _training_digest(workdir),
+        "examples": str(examples.resolve()),
+        "examples_digest": _examples_digest(examples, split),
+    }
+    with writing_whole(workdir / _FOLDER / split) as folder:
+        predictions.save(folder / _PREDICTIONS)
+        for name, document in ((_REPORT, report), (_ORIGIN, origin)):
+            (folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def load_evaluation(workdir: Path, split: str = "test", examples: Path | None = None) -> SavedEvaluation:
-    """The evaluation of a workdir on a split; evaluates now where none was saved.
+    """The evaluation of a workdir on a split; evaluates now where none was saved, or what was saved holds no more.
 
     Args:
       workdir: of a finished training.
@@ -73,24 +88,77 @@ def load_evaluation(workdir: Path, split: str = "test", examples: Path | None = 
     Raises:
       InputError: the workdir holds no finished training, the folder of examples is gone, or the split is empty.
     """
-    folder = workdir / _FOLDER / split
-    if not (folder / _ORIGIN).is_file():
-        # Imported here: TensorFlow takes seconds, and reading what was saved needs none.
-        from mmoe_ranker.evaluation import evaluate_workdir
-
-        evaluate_workdir(workdir, examples or _trained_on(workdir), split)
-    origin = json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))
-    report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
-    predictions = Predictions.load(folder / _PREDICTIONS)
-    config = load_config(workdir / "config.yaml")
-    return SavedEvaluation(workdir, config, split, Path(origin["examples"]), predictions, report)
-
-
-def _trained_on(workdir: Path) -> Path:
-    file = workdir / "training.json"
-    if not file.is_file():
+    if not (workdir / _RESULT).is_file():
         raise InputError(
             "The workdir must hold a finished training, as `mmoe-ranker train` leaves it, with training.json in it. "
             f"Received: {str(workdir)!r}."
         )
-    return Path(json.loads(file.read_text(encoding="utf-8"))["examples"])
+    saved, reason = _read(workdir, split, examples)
+    if saved is None:
+        examples = examples or _known_examples(workdir, split)
+        _LOGGER.info("Evaluating %s on the %s split of %s: %s.", workdir, split, examples, reason)
+        # Imported here: TensorFlow takes seconds, and reading what was saved needs none.
+        load_tensorflow()
+        from mmoe_ranker.evaluation import evaluate_workdir
+
+        evaluate_workdir(workdir, examples, split)
+        saved, reason = _read(workdir, split, examples)
+        assert saved is not None, reason
+    return saved
+
+
+def _read(workdir: Path, split: str, examples: Path | None) -> tuple[SavedEvaluation | None, str]:
+    """What was saved, or why it does not hold."""
+    folder = workdir / _FOLDER / split
+    if not (folder / _ORIGIN).is_file():
+        return None, "no evaluation was saved"
+    try:
+        origin = _json(folder / _ORIGIN)
+        if origin.get("format") != _FORMAT:
+            return None, "what was saved has another format"
+        if origin["training"] != _training_digest(workdir):
+            return None, "the saved evaluation is of an earlier training"
+        evaluated = Path(origin["examples"])
+        # Examples that have gone since take nothing from the evaluation on them.
+        now = _examples_digest(examples or evaluated, split) if examples or evaluated.is_dir() else None
+        if now not in (None, origin["examples_digest"]):
+            return None, "the saved evaluation is of other examples"
+        predictions = Predictions.load(folder / _PREDICTIONS)
+        report = _json(folder / _REPORT)
+    except (OSError, ValueError, KeyError) as error:
+        return None, f"the saved evaluation is damaged ({' '.join(str(error).split())[:200]})"
+    return SavedEvaluation(workdir, load_config(workdir / _CONFIG), split, evaluated, predictions, report), ""
+
+
+def _known_examples(workdir: Path, split: str) -> Path:
+    for file in (workdir / _FOLDER / split / _ORIGIN, workdir / _RESULT):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return Path(_json(file)["examples"])
+    raise InputError(
+        "The folder of examples must be given: the training in the workdir did not write down which one it was. "
+        f"Received: {str(workdir)!r} alone."
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _training_digest(workdir: Path) -> str:
+    """Tells one training from another: its config, its result, and the checksums of its checkpoints."""
+    files = [workdir / _CONFIG, workdir / _RESULT, *sorted((workdir / _CHECKPOINTS).glob("*.index"))]
+    return _digest(file.read_bytes() for file in files if file.is_file())
+
+
+def _examples_digest(examples: Path, split: str) -> str:
+    """Tells one folder's split from another: its summary, and names and sizes of the split's parts."""
+    parts = sorted((path.name, path.stat().st_size) for path in (examples / split).glob("part-*"))
+    summary = examples / _SUMMARY
+    return _digest([summary.read_bytes() if summary.is_file() else b"", repr(parts).encode()])
+
+
+def _digest(contents: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()

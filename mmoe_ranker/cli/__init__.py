@@ -13,7 +13,7 @@ import sys
 import click
 
 from mmoe_ranker import __version__
-from mmoe_ranker.cli import check, data, demo, models, score, serving, verify
+from mmoe_ranker.cli import check, data, demo, evidence, models, score, serving, verify
 from mmoe_ranker.cli.errors import sentence_for
 from mmoe_ranker.cli.terminal import fail
 from mmoe_ranker.errors import InputError
@@ -66,6 +66,7 @@ for _command in (
     models.describe,
     models.tune,
     models.evaluate,
+    evidence.score_weights,
     models.export,
     verify.verify,
     score.score,

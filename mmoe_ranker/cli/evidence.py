@@ -1,0 +1,59 @@
+"""Commands that look at trained rankers: `score-weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mmoe_ranker.cli.options import FOLDER
+from mmoe_ranker.cli.terminal import elapsed
+from mmoe_ranker.errors import InputError
+
+level_option = click.option(
+    "--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
+    help="Coverage of the intervals.",
+)  # fmt: skip
+examples_option = click.option(
+    "--examples", "examples_path", type=FOLDER, help="Folder of examples; by default the one evaluated or trained on."
+)
+
+
+@click.command("score-weights")
+@click.option("--workdir", type=FOLDER, required=True)
+@examples_option
+@click.option("--split", type=click.Choice(["train", "validation"]), default="validation", show_default=True)
+@click.option(
+    "--check", "checked", type=click.Choice(["validation", "test"]), help="Judge what is found on this split."
+)
+@click.option("--out", type=FOLDER, help="Folder to write; by default WORKDIR/score_weights.")
+@click.option("--trials", type=click.IntRange(min=1), default=1000, show_default=True, help="Weights to try.")
+@level_option
+def score_weights(
+    workdir: Path,
+    examples_path: Path | None,
+    split: str,
+    checked: str | None,
+    out: Path | None,
+    trials: int,
+    level: float,
+) -> None:
+    """Say what each term of the combined score does, and search its weights; writes a table, a plot and YAML."""
+    from mmoe_ranker.saved_evaluation import load_evaluation
+    from mmoe_ranker.weight_report import check_replaceable, format_checked, format_search, write_search
+    from mmoe_ranker.weight_search import check, search_weights
+
+    if checked == split:
+        raise InputError(f"`--check` must be another split than `--split`. Received: {checked!r} for both.")
+    out = out or workdir / "score_weights"
+    check_replaceable(out)
+    evaluation = load_evaluation(workdir, split, examples_path)
+    with elapsed("score-weights"):
+        search = search_weights(evaluation.predictions, evaluation.config, trials, level)
+    click.echo(format_search(search, split))
+    elsewhere = {}
+    if checked is not None:
+        elsewhere[checked] = check(search, load_evaluation(workdir, checked, examples_path).predictions)
+        click.echo(format_checked(search, elsewhere[checked], checked))
+    write_search(search, evaluation.config, split, elsewhere, out)
+    click.echo(f"Wrote weights.csv, score_weights.json, the plot, and the YAML of each of these weights to {out}.")

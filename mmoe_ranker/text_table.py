@@ -1,0 +1,37 @@
+"""A table of text, columns aligned to the right, as every report on a terminal prints it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mmoe_ranker.metrics import Interval
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The lines of a table, names first.
+
+    Args:
+        rows: By column's name, the cell; a row may lack columns. The columns stand in the order of their first row.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A cell: whole numbers with their thousands, others with so many digits, `-` where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def difference(interval: Interval, digits: int = 4) -> str:
+    """A cell: `mean [low, high]` with signs, `*` where the interval leaves out 0, `-` where there is none."""
+    if math.isnan(interval.mean):
+        return "-"
+    if math.isnan(interval.low):
+        return f"{interval.mean:+.{digits}f}"
+    star = "*" if interval.low > 0 or interval.high < 0 else " "
+    return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]{star}"
