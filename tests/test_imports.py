@@ -71,6 +71,7 @@ ALLOWED = {
     | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
     "evaluation_text": set(),
     "predictions": _DATA | {"metrics"},
+    "position_bias": _DATA | {"metrics", "predictions"},
     "evaluation_rows": _DATA | {"metrics", "predictions"},
     "evaluation_statistics": {"metrics"},
     "evaluation_objectives": {"metrics", "evaluation_rows", "evaluation_statistics"},
@@ -91,7 +92,7 @@ ALLOWED = {
     "demo": _DATA | {"dataset", "layers", "features"},
 }
 # `tensorflow_loading` imports TensorFlow when it is called: `score` does so in the worker.
-LIGHT = _DATA | {"metrics", "combined_score", "simulation", "tensorflow_loading"}
+LIGHT = _DATA | {"metrics", "combined_score", "simulation", "position_bias", "tensorflow_loading"}
 
 
 def _imports(file: Path) -> set[str]:

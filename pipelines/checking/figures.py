@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from mmoe_ranker.config import Config
+from mmoe_ranker.position_bias.overlap import click_objective, grouping_features, identifiability
 from pipelines.checking.feature_figures import SHARES, feature_figures
 from pipelines.checking.measures import Measures, impressions_of, labels_of
 from pipelines.checking.measuring import SEPARATOR, cross_names
-from pipelines.checking.overlap import click_objective, grouping_features, identifiability
 from pipelines.checking.statistics import quantiles, tail_share
 from pipelines.checking.tallies import Tally
 from pipelines.checking.time_figures import feedback_end, time_figures

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import apache_beam as beam
 import numpy as np
 
-from pipelines.checking.overlap import PositionOverlap
+from mmoe_ranker.position_bias.overlap import PositionOverlap
 from pipelines.checking.tallies import Tally
 from pipelines.splits import SPLITS
 

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_features import SequenceFeature
 from mmoe_ranker.examples import label_name
+from mmoe_ranker.position_bias.overlap import PositionOverlap, click_objective, grouping_features
 from pipelines.batches import ImpressionBatch, hashes, whole
 from pipelines.checking.measures import HALVES, LABEL_UNIT, Measures, SplitRows, count_columns, impressions_of
-from pipelines.checking.overlap import PositionOverlap, click_objective, grouping_features
 from pipelines.checking.tallies import DAY, Tally, among, sum_by
 from pipelines.example_reports import slice_names
 from pipelines.splits import SPLITS

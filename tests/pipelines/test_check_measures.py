@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.checking import overlap as overlaps
+from mmoe_ranker.position_bias import overlap as overlaps
+from mmoe_ranker.position_bias.overlap import PositionOverlap, identifiability
 from pipelines.checking import tallies
-from pipelines.checking.overlap import PositionOverlap, identifiability
 from pipelines.checking.tallies import Tally, among, numbers_of, ordered_bits
 from tests.pipelines.check_logs import DAYS, NUM_REQUESTS, POSITIONS, Log
 

@@ -1,0 +1,265 @@
+"""Examination from natural interventions: the same item at several positions, so that the item cannot be the reason.
+
+An item that a log shows at positions k and k' compares the two, whatever it is worth: with c_k clicks of n_k
+impressions at k and c_k' of n_k' at k', its relevance drops out of the ratio of the rates. All items together give
+
+    C_kk' = sum over items of c_k n_k' / (n_k + n_k'),       e_k / e_k' = C_kk' / C_k'k
+
+the weights being those of Mantel & Haenszel. Over all pairs of positions at once, e is where
+
+    sum over k, k' of C_kk' log(e_k / (e_k + e_k'))
+
+is largest: Bradley-Terry, which is what the AllPairs likelihood becomes for rare clicks when its nuisance, the items'
+mean relevance r_kk', is maximised out. See "Estimating Position Bias without Intrusive Interventions" by Agarwal et
+al., WSDM 2019 (https://doi.org/10.1145/3289600.3291017), on both AdjacentChain and AllPairs.
+
+It rests on this: which impressions of an item stand higher has nothing to do with how relevant it is *to them*. Whoever
+compares within a context (the query, the device) needs less of that; a ranker that knows its users still breaks it, and
+then the first positions look better than they are.
+
+Shapes: N impressions, P positions, B blocks of items, R replicates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmoe_ranker.errors import InputError
+from mmoe_ranker.metrics import group_codes
+from mmoe_ranker.metrics.tied_runs import run_starts
+from mmoe_ranker.position_bias.overlap import MIN_SHARED_ITEMS
+
+Floats = NDArray[np.float64]
+
+MOST_POSITIONS = 100
+"""Positions further down are left out: pairs of positions are what this module counts."""
+_BLOCKS = 512
+_PSEUDO = 1e-6
+_ROUNDS = 100
+_TOLERANCE = 1e-6
+_LONGEST_STEP = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Interventions:
+    """Comparisons between positions, of items that stood at both; see the module for C.
+
+    Attributes:
+      positions: [P], ascending.
+      compared: [P, P], items (within one context) that stood at both positions; pairs with fewer than
+        `MIN_SHARED_ITEMS` have 0 here and in `sums`.
+      items: [P], items that count at each position, each once.
+      num_items: items that count anywhere.
+      sums: [B, P, P], C of each block of items; the bootstrap draws blocks.
+    """
+
+    positions: NDArray[np.int64]
+    compared: NDArray[np.int64]
+    items: NDArray[np.int64]
+    num_items: int
+    sums: Floats
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """Chance of being examined, relative to the first position that can be compared.
+
+    Attributes:
+      positions: [P].
+      values: [P], NaN where a position cannot be compared with the others.
+      low: [P], lower end of the 95 % interval over items.
+      high: [P], upper end.
+      items: [P], items that count.
+      num_items: items that count anywhere.
+      replicates: [R, P], the values of the bootstrap; the same items, contexts and positions give the same draws,
+        whatever the outcomes, so that two curves can be compared draw by draw.
+    """
+
+    positions: NDArray[np.int64]
+    values: Floats
+    low: Floats
+    high: Floats
+    items: NDArray[np.int64]
+    num_items: int
+    replicates: Floats
+
+    def at(self, positions: ArrayLike) -> Floats:
+        """The values of positions [N]; NaN where there is none."""
+        asked = np.asarray(positions)
+        place = np.searchsorted(self.positions, asked)
+        known = np.isin(asked, self.positions)
+        return np.where(known, np.append(self.values, np.nan)[np.where(known, place, -1)], np.nan)
+
+
+def natural_interventions(
+    items: ArrayLike, positions: ArrayLike, outcomes: ArrayLike, contexts: ArrayLike | None = None
+) -> Interventions:
+    """Collects what a log says about pairs of positions.
+
+    Args:
+      items: [N], in any form that sorts or hashes.
+      positions: [N], integers; those below 1 are unknown, and left out like those beyond the `MOST_POSITIONS` first.
+      outcomes: [N], at least 0: clicks, or what a model predicts of them; NaN where missing.
+      contexts: [N], what items are compared within, such as the query, or None.
+
+    Raises:
+      InputError: shapes differ, or an outcome is below 0 or infinite.
+    """
+    outcome, position = np.asarray(outcomes, dtype=np.float64), np.asarray(positions)
+    item = group_codes(items)
+    context = np.zeros(len(outcome), np.int64) if contexts is None else group_codes(contexts)
+    for name, column in (("positions", position), ("items", item), ("contexts", context)):
+        if column.shape != outcome.shape:
+            raise InputError(
+                f"`{name}` must have the shape of `outcomes`, {list(outcome.shape)}. "
+                f"Received: shape {list(column.shape)}."
+            )
+    if np.any((outcome < 0) | np.isinf(outcome)):
+        wrong = outcome[(outcome < 0) | np.isinf(outcome)][0]
+        raise InputError(f"`outcomes` must be at least 0 and finite. Received: {wrong:g}.")
+    there = ~np.isnan(outcome) & (position >= 1)
+    there &= np.isin(position, np.unique(position[there])[:MOST_POSITIONS])
+    places, place = np.unique(position[there].astype(np.int64), return_inverse=True)
+    if not len(places):
+        return Interventions(places, np.zeros((0, 0), np.int64), places, 0, np.zeros((0, 0, 0)))
+    item = np.unique(item[there], return_inverse=True)[1]
+    context = np.unique(context[there], return_inverse=True)[1]
+    unit = np.unique(item * (int(context.max()) + 1) + context, return_inverse=True)[1]  # sorted by item
+    order = np.lexsort((place, unit))
+    starts = run_starts(unit[order], place[order])
+    shown = np.diff(starts, append=len(order)).astype(np.float64)
+    gained = np.add.reduceat(outcome[there][order], starts)
+    first = order[starts]
+    return _pairs(places, item[first], unit[first], place[first], shown, gained)
+
+
+def _pairs(
+    places: NDArray[np.int64],
+    item: NDArray[np.int64],
+    unit: NDArray[np.int64],
+    place: NDArray[np.int64],
+    shown: Floats,
+    gained: Floats,
+) -> Interventions:
+    """Of cells, one an item, context and position, sorted by these."""
+    count = len(places)
+    blocks = min(_BLOCKS, int(item.max()) + 1)
+    block = item % blocks
+    sums = np.zeros(blocks * count * count)
+    compared = np.zeros(count * count, np.int64)
+    pairs = []  # of cells, by their distance: an item stands at most at P positions
+    for step in range(1, count):
+        left = np.flatnonzero(unit[:-step] == unit[step:])
+        if not len(left):
+            break
+        pairs.append((left, left + step))
+        compared += np.bincount(place[left] * count + place[left + step], minlength=count * count)
+    admitted = compared.reshape(count, count)
+    admitted = np.where(admitted >= MIN_SHARED_ITEMS, admitted, 0)
+    admitted = admitted + admitted.T
+    stands = np.zeros(len(item), bool)
+    for left, right in pairs:
+        kept = admitted[place[left], place[right]] > 0
+        left, right = left[kept], right[kept]
+        stands[left] = stands[right] = True
+        share = 1.0 / (shown[left] + shown[right])
+        for one, other in ((left, right), (right, left)):
+            index = (block[one] * count + place[one]) * count + place[other]
+            sums += np.bincount(index, weights=gained[one] * shown[other] * share, minlength=len(sums))
+    at_place = np.unique(item[stands] * count + place[stands])
+    return Interventions(
+        positions=places,
+        compared=admitted,
+        items=np.bincount(at_place % count, minlength=count),
+        num_items=len(np.unique(item[stands])),
+        sums=sums.reshape(blocks, count, count),
+    )
+
+
+def adjacent_chain(sums: Floats) -> Floats:
+    """AdjacentChain: the product of the ratios between neighbours, from the first position on.
+
+    Args:
+      sums: [..., P, P], C of the module's formula.
+
+    Returns:
+      [..., P], 1 at the first position, NaN from where neighbours have no item in common or no click.
+    """
+    place = np.arange(sums.shape[-1] - 1)
+    upper, lower = sums[..., place, place + 1], sums[..., place + 1, place]
+    ratios = np.divide(lower, upper, out=np.full_like(lower, np.nan), where=upper > 0)
+    first = np.ones((*sums.shape[:-2], 1))
+    return np.concatenate([first, np.cumprod(ratios, axis=-1)], axis=-1)
+
+
+def all_pairs(sums: Floats, start: Floats | None = None) -> Floats:
+    """AllPairs: the examination that all comparisons together make most likely, by Newton's method on its logarithm.
+
+    Args:
+      sums: [..., P, P], C of the module's formula; every position is compared with another.
+      start: [P] logarithms to start from.
+
+    Returns:
+      [..., P] logarithms, 0 at the first position. Each comparison gets a millionth of its clicks on both sides, so
+      that a position without a click has a value, very small.
+    """
+    both = sums + np.swapaxes(sums, -1, -2)
+    won = (sums + _PSEUDO * both).sum(axis=-1)
+    both = (1 + 2 * _PSEUDO) * both
+    count = sums.shape[-1]
+    value = np.array(np.broadcast_to(np.zeros(count) if start is None else start, won.shape))
+    # The likelihood does not know the level; and a position that nobody clicked in these draws stays where it is.
+    level = (both.max(axis=(-1, -2), initial=0.0) + 1e-300)[..., None, None] * (1e-9 * np.eye(count) + 1 / count)
+    for _ in range(_ROUNDS):
+        share = 1 / (1 + np.exp(value[..., None, :] - value[..., :, None]))
+        curvature = both * share * (1 - share)
+        hessian = curvature.sum(axis=-1)[..., None] * np.eye(count) - curvature + level
+        gradient = won - (both * share).sum(axis=-1)
+        step = np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -_LONGEST_STEP, _LONGEST_STEP)
+        value += step
+        if np.abs(step).max(initial=0.0) < _TOLERANCE:
+            break
+    return value - value[..., :1]
+
+
+def examination_of(interventions: Interventions, replicates: int = 200, seed: int = 0) -> Examination:
+    """Examination by position, by AllPairs, with the interval of a bootstrap over items.
+
+    Args:
+      interventions: as collected.
+      replicates: R; blocks of items are drawn, at most 512, so that the cost does not grow with the log.
+      seed: of the draws.
+    """
+    count = len(interventions.positions)
+    values, low, high = (np.full(count, np.nan) for _ in range(3))
+    drawn = np.full((replicates, count), np.nan)
+    together = _largest_component(interventions)
+    if len(together) > 1:
+        sums = interventions.sums[:, together[:, None], together]  # [B, P', P']
+        point = all_pairs(sums.sum(axis=0))
+        blocks = len(sums)
+        weights = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=replicates)
+        resampled = (weights @ sums.reshape(blocks, -1)).reshape(replicates, *sums.shape[1:])
+        values[together] = np.exp(point)
+        drawn[:, together] = np.exp(all_pairs(resampled, start=point))
+        if blocks > 1:
+            low[together], high[together] = np.quantile(drawn[:, together], [0.025, 0.975], axis=0)
+    return Examination(interventions.positions, values, low, high, interventions.items, interventions.num_items, drawn)
+
+
+def _largest_component(interventions: Interventions) -> NDArray[np.intp]:
+    """Of the positions that comparisons tie together, directly or by way of others, the set that holds most items."""
+    ties = interventions.compared > 0
+    label = np.arange(len(ties))
+    while True:
+        reached = np.minimum(label, np.where(ties, label[None, :], len(ties)).min(axis=1, initial=len(ties)))
+        if np.array_equal(reached, label):
+            break
+        label = reached
+    if not len(label):
+        return np.empty(0, np.intp)
+    weight = np.bincount(label, weights=interventions.items, minlength=len(label))
+    return np.flatnonzero(label == np.argmax(weight))
