@@ -28,10 +28,10 @@ def number(value: float | int | None, digits: int = 4) -> str:
 
 
 def difference(interval: Interval, digits: int = 4) -> str:
-    """A cell: `mean [low, high]` with signs, `*` where the interval leaves out 0, `-` where there is none."""
-    if math.isnan(interval.mean):
+    """A cell: `value [low, high]` with signs, `*` where the interval leaves out 0, `-` where there is none."""
+    if math.isnan(interval.value):
         return "-"
     if math.isnan(interval.low):
-        return f"{interval.mean:+.{digits}f}"
+        return f"{interval.value:+.{digits}f}"
     star = "*" if interval.low > 0 or interval.high < 0 else " "
-    return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]{star}"
+    return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]{star}"
