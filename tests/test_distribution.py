@@ -28,7 +28,7 @@ from tests.clusters import TrainingCluster
 from tests.conftest import TinyWorld
 
 # Starting TensorFlow takes a process seconds, and minutes where five share two busy cores.
-_PATIENCE = 240.0
+_PATIENCE = 480.0
 _EPOCHS = 4
 
 
