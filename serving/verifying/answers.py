@@ -189,9 +189,9 @@ def _wrong_outputs(signature: Any, outputs: dict[str, Array], rows: int | None, 
             yield f"The output `{alias}` is not finite on recorded values"
     if _RANKING in outputs and _COMBINED_SCORE in outputs:
         order, scores = outputs[_RANKING], outputs[_COMBINED_SCORE]
-        if sorted(order.reshape(-1).tolist()) != list(range(scores.size)):
+        if order.dtype.kind not in "iu" or sorted(order.reshape(-1).tolist()) != list(range(scores.size)):
             yield f"`{_RANKING}` does not name each candidate once"
-        elif not (-np.diff(scores[order]) >= -TOLERANCE * np.maximum(1.0, np.abs(scores[order][1:]))).all():
+        elif (scores[order][1:] > scores[order][:-1] + TOLERANCE * np.maximum(1.0, np.abs(scores[order][1:]))).any():
             yield f"`{_RANKING}` does not order the candidates by `{_COMBINED_SCORE}`, best first"
 
 

@@ -49,12 +49,12 @@ def check_compatibility(graph: Graph, previous: Graph, version: str, allow_break
     breaking, compatible = changes(graph, previous)
     told = []
     if breaking:
-        told.append(f"breaks who calls version {version}: {'; '.join(breaking)}")
+        told.append(f"Breaks who calls version {version}: {'; '.join(breaking)}.")
     if compatible:
-        told.append(f"{'compatible' if breaking else 'compatible with version ' + version}: {'; '.join(compatible)}")
-    sentence = f"{'. '.join(told) or f'the signatures are those of version {version}'}."
+        told.append(f"Compatible with version {version}: {'; '.join(compatible)}.")
+    sentence = " ".join(told) or f"The signatures are those of version {version}."
     failed = bool(breaking) and not allow_breaking
-    return Finding("compatibility", "", "failed" if failed else "ok", sentence[0].upper() + sentence[1:])
+    return Finding("compatibility", "", "failed" if failed else "ok", sentence)
 
 
 def changes(graph: Graph, previous: Graph) -> tuple[list[str], list[str]]:
@@ -68,7 +68,7 @@ def changes(graph: Graph, previous: Graph) -> tuple[list[str], list[str]]:
             compatible.append(f"the signature `{name}` is new")
         else:
             for change, breaks in (*_changed_inputs(old, new), *_changed_outputs(old.outputs, new.outputs)):
-                (breaking if breaks else compatible).append(f"{change} of `{name}`")
+                (breaking if breaks else compatible).append(f"in `{name}` {change}")
     for change, breaks in _changed_contract(previous.contract() or {}, graph.contract() or {}):
         (breaking if breaks else compatible).append(change)
     return breaking, compatible

@@ -35,9 +35,9 @@ class Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         return importlib.machinery.ModuleSpec(fullname, self, origin=self._origin)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+    def exec_module(self, module: ModuleType) -> None:
         """Raises ImportError."""
-        raise ImportError(f"{spec.name} must not be imported where an export is verified")
+        raise ImportError(f"{module.__name__} must not be imported where an export is verified")
 
 
 def main() -> None:

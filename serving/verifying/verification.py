@@ -95,9 +95,10 @@ def versions_to_compare(models: pathlib.Path, number: int | None) -> tuple[pathl
             raise InputError(
                 f"`--version` goes with a folder of versions. Received: {str(models)!r}, a version itself."
             )
-        models, number = models.resolve().parent, _number(models.resolve())
+        number = _number(models.resolve())
         if number is None:
             raise InputError(f"A version's folder must be named by an integer. Received: {str(models)!r}.")
+        models = models.resolve().parent
     versions = version_folders(models) if models.is_dir() else {}
     if not versions:
         raise InputError(
