@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -116,6 +117,21 @@ def test_rank_logs_the_list_under_the_id_that_it_prints(target: str, request_fil
     shown = [impression["item"] for impression in record["impressions"]]
     assert [item["video_id"] for item in shown] == [row["video_id"] for row in answer["ranking"]]
     assert sorted(shown, key=str) == sorted(request["candidates"], key=str)
+
+
+def test_rank_with_weights_explained(target: str, request_file: Path) -> None:
+    rank = ("rank", "--target", target, "--request", request_file)
+    weights = ("--score-weights", "click=0,like=2", "--score-weights", "dismiss=0")
+    done = run(*rank, *weights, "--explain")
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(done.stdout)["ranking"]:
+        contributions = row["contributions"]
+        assert contributions["click"] == contributions["dismiss"] == 0.0
+        assert contributions["like"] < 0.0
+        assert sum(contributions.values()) == pytest.approx(math.log(row["score"]), rel=1e-5)
+    assert "at least 0" in refusal(run(*rank, "--score-weights", "dismiss=-1"))
+    done = run(*rank, "--score-weights", "click=1,click=2")
+    assert (done.returncode, "must give each term's weight once. Received: 'click' twice." in done.stderr) == (2, True)
 
 
 def _changed(request_file: Path, change: Any) -> str:

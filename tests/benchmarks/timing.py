@@ -16,6 +16,13 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """How long one call computes in this thread, whatever else runs on the machine."""
+    started = time.thread_time()
+    action()
+    return time.thread_time() - started
+
+
 def in_turn(label: str, rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Asks each side for its figure, round after round, every other round in reverse order.
 

@@ -55,6 +55,20 @@ def test_typed_fields_are_as_tensorflow_fills_them(array):
         assert repr(mine) == repr(tf.make_tensor_proto(value))  # repr, because NaN is not equal to itself
 
 
+@given(hnp.arrays(np.float32, SHAPES))
+@settings(deadline=None)
+def test_bfloat16_is_read_as_float32(array):
+    tensor = tf.cast(array, tf.bfloat16)
+    expected = tf.cast(tensor, tf.float32).numpy()
+    by_content = TensorProto.FromString(tf.io.serialize_tensor(tensor).numpy())
+    assert_same(decode(by_content), expected)
+    by_field = TensorProto(dtype=14, tensor_shape=by_content.tensor_shape)
+    by_field.half_val.extend(np.frombuffer(by_content.tensor_content, "<u2").tolist() if array.size else [])
+    if not by_content.tensor_content:  # as the runtime writes few elements
+        by_field.half_val.extend(by_content.half_val)
+    assert_same(decode(by_field), expected)
+
+
 @given(STRING_ARRAYS)
 @settings(deadline=None)
 def test_strings_round_trip(array):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -12,9 +14,11 @@ from click.testing import CliRunner
 
 from mmoe_ranker.cli import cli
 from mmoe_ranker.errors import InputError
+from serving.client import RankingClient
 from serving.server import ModelServer
-from serving.tls import server_credentials
+from serving.tls import channel_credentials, server_credentials
 from tests.serving.conftest import MODEL, Stubs, predict_request
+from tests.serving.test_client import REQUEST
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes certificates, is absent")
 
@@ -50,7 +54,7 @@ def y(server: ModelServer, credentials: grpc.ChannelCredentials | None) -> float
         return answer.outputs["y"].float_val[0]
 
 
-def channel_credentials(pem: Path, client: str = "") -> grpc.ChannelCredentials:
+def grpc_credentials(pem: Path, client: str = "") -> grpc.ChannelCredentials:
     own = [(pem / f"{client}.{kind}").read_bytes() for kind in ("key", "cert")] if client else []
     return grpc.ssl_channel_credentials((pem / "ca.cert").read_bytes(), *own)
 
@@ -64,7 +68,7 @@ def refused(server: ModelServer, credentials: grpc.ChannelCredentials | None) ->
 def test_server_certificate(half_plus_two, pem):
     credentials = server_credentials(pem / "server.key", pem / "server.cert")
     with ModelServer(half_plus_two, name=MODEL, port=0, credentials=credentials) as server:
-        assert y(server, channel_credentials(pem)) == 3.0
+        assert y(server, grpc_credentials(pem)) == 3.0
         assert refused(server, None)
         stranger = grpc.ssl_channel_credentials((pem / "stranger.cert").read_bytes())
         assert refused(server, stranger)
@@ -73,9 +77,70 @@ def test_server_certificate(half_plus_two, pem):
 def test_client_certificate(half_plus_two, pem):
     credentials = server_credentials(pem / "server.key", pem / "server.cert", pem / "ca.cert")
     with ModelServer(half_plus_two, name=MODEL, port=0, credentials=credentials) as server:
-        assert y(server, channel_credentials(pem, "client")) == 3.0
-        assert refused(server, channel_credentials(pem))
-        assert refused(server, channel_credentials(pem, "stranger"))
+        assert y(server, grpc_credentials(pem, "client")) == 3.0
+        assert refused(server, grpc_credentials(pem))
+        assert refused(server, grpc_credentials(pem, "stranger"))
+
+
+@pytest.fixture(scope="module")
+def ranker(exports: Path, pem: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A server that asks for a client's certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    shutil.copytree(exports / "ranker", folder / "1")
+    credentials = server_credentials(pem / "server.key", pem / "server.cert", pem / "ca.cert")
+    with ModelServer(folder, port=0, credentials=credentials) as server:
+        yield server
+
+
+def test_ranking_client(ranker, pem):
+    target = f"127.0.0.1:{ranker.port}"
+    own = (pem / "client.key", pem / "client.cert")
+    with RankingClient(target, credentials=channel_credentials(pem / "ca.cert", *own)) as client:
+        assert len(client.rank(REQUEST)["ranking"]) == 3
+    for wrong in [(pem / "ca.cert",), (pem / "stranger.cert", *own)]:
+        with (
+            RankingClient(target, credentials=channel_credentials(*wrong), timeout=20) as client,
+            pytest.raises(InputError, match=r"No model server answers at the target .* Received: 127"),
+        ):
+            client.rank(REQUEST)
+
+
+def test_rank_command(ranker, pem, tmp_path):
+    (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+    rank = ["rank", "--target", f"127.0.0.1:{ranker.port}", "--request", str(tmp_path / "request.json")]
+    files = ["--tls-ca", pem / "ca.cert", "--tls-key", pem / "client.key", "--tls-cert", pem / "client.cert"]
+    result = CliRunner().invoke(
+        cli, [*rank, *map(str, files), "--score-weights", "click=0.5", "--score-weights=like=2"]
+    )
+    assert result.exit_code == 0, result.output
+    with RankingClient(rank[2], credentials=channel_credentials(*map(Path, files[1::2]))) as client:
+        assert json.loads(result.output) == client.rank(REQUEST, {"click": 0.5, "like": 2.0})
+    alone = CliRunner().invoke(cli, [*rank, *map(str, files[:2])])
+    assert "No model server answers" in str(alone.exception)
+
+
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        (["key"], "--tls-key without `--tls-ca`"),
+        (["ca", "cert"], "--tls-cert with `--tls-ca`"),
+        (["key", "cert"], "--tls-key and --tls-cert without `--tls-ca`"),
+    ],
+)
+def test_options_of_rank_that_belong_together(pem, given, received):
+    files = {"ca": "ca.cert", "key": "client.key", "cert": "client.cert"}
+    arguments = [part for what in given for part in (f"--tls-{what}", str(pem / files[what]))]
+    result = CliRunner().invoke(cli, ["rank", "--target", "127.0.0.1:1", "--request", "-", *arguments], input="{}")
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception).endswith(f"and with `--tls-ca`. Received: {received}.")
+
+
+def test_files_of_a_client_that_do_not_fit(pem, tmp_path):
+    (tmp_path / "no.pem").write_text("no PEM")
+    with pytest.raises(InputError, match=r"The CA must be a readable PEM file of certificates .*Received: .*no\.pem"):
+        channel_credentials(tmp_path / "no.pem")
+    with pytest.raises(InputError, match=r"files of one pair.*Received: .*stranger\.key and .*client\.cert"):
+        channel_credentials(pem / "ca.cert", pem / "stranger.key", pem / "client.cert")
 
 
 def test_key_of_another_pair(pem):
