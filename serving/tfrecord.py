@@ -1,4 +1,4 @@
-"""TFRecord files, read without TensorFlow: a length, its checksum, the record, its checksum.
+"""TFRecord files, read and written without TensorFlow: a length, its checksum, the record, its checksum.
 
 The checksums are CRC-32C (polynomial 0x1EDC6F41, reflected), rotated and offset so that a checksum of data that holds
 checksums stays one. Messages are those of TensorFlow's RecordReader.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import pathlib
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import grpc
 
@@ -39,6 +40,12 @@ def read_records(path: pathlib.Path) -> Iterator[bytes]:
                 raise StatusError(grpc.StatusCode.DATA_LOSS, f"corrupted record at {offset}")
             yield record
             offset += _HEADER.size + length + _FOOTER.size
+
+
+def append_record(file: BinaryIO, record: bytes) -> None:
+    """Appends one record to an uncompressed TFRecord file."""
+    length = struct.pack("<Q", len(record))
+    file.write(length + struct.pack("<I", masked_crc32c(length)) + record + _FOOTER.pack(masked_crc32c(record)))
 
 
 def masked_crc32c(data: bytes) -> int:

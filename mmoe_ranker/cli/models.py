@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import click
@@ -119,12 +118,18 @@ def evaluate(workdir: Path, examples_path: Path, split: str, json_path: Path | N
 @click.command()
 @click.option("--workdir", type=FOLDER, required=True)
 @click.option("--out", type=FOLDER, required=True, help="Folder of models; the export becomes its next version.")
+@click.option("--warmup-log", metavar="GLOB", help="Ranked-list logs: warm up with requests of the sizes in them.")
 @allow_breaking_option
-def export(workdir: Path, out: Path, allow_breaking: bool) -> None:
+def export(workdir: Path, out: Path, warmup_log: str | None, allow_breaking: bool) -> None:
     """Publish the trained ranker as a SavedModel for TF Serving, if it passes all checks of `verify`."""
     load_tensorflow()
     from mmoe_ranker.export import export as export_model
+    from serving.logged_requests import add_warm_up
     from serving.verifying.verification import gate
 
-    gate_of_command = functools.partial(gate, allow_breaking=allow_breaking)
-    click.echo(f"Published {export_model(workdir, out, gate_of_command)}.")
+    def warm_up_and_gate(version: Path, previous: Path | None) -> None:
+        if warmup_log is not None:
+            click.echo(f"Added {add_warm_up(version, warmup_log)} logged requests to the warm-up.")
+        gate(version, previous, allow_breaking)
+
+    click.echo(f"Published {export_model(workdir, out, warm_up_and_gate)}.")

@@ -128,7 +128,7 @@ def test_what_users_do_with_one_version_makes_the_next_one_better(tmp_path):
         configured = ("--config", config_path)
         command("examples", *configured, "--impressions", impressions, "--feedback", feedback, "--out", examples)
         command("train", *configured, "--examples", examples, "--workdir", workdir, *start)
-        command("export", "--workdir", workdir, "--out", models)
+        command("export", "--workdir", workdir, "--out", models, *(("--warmup-log", impressions) if start else ()))
         versions = [int(folder.name) for folder in models.iterdir() if folder.name.isdecimal()]
         return json.loads((examples / "summary.json").read_text(encoding="utf-8")), max(versions)
 
