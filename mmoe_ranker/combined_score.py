@@ -230,6 +230,15 @@ class CombinedScore:
         columns, resolved = self._columns(predictions), self.resolve_weights(weights)
         return np.stack(term_contributions(columns, resolved, self.offsets, self.complements, self.form), axis=1)
 
+    def sign(self, objective: str) -> int:
+        """1 where more of an objective raises the score, -1 where it lowers it: a complement, or a negative weight.
+
+        Args:
+            objective: Its name.
+        """
+        index = self.objectives.index(objective)
+        return -1 if self.complements[index] or self.weights[index] < 0 else 1
+
     def resolve_weights(self, weights: Weights) -> NDArray[np.float64]:
         """The weights of one call, checked.
 

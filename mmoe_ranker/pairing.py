@@ -1,15 +1,22 @@
-"""Which impressions two evaluations have in common: two rankers are compared on the same ones, row by row."""
+"""What two runs have in common: impressions, objectives, labels; rankers are compared on these, row by row."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.metrics import group_codes
+from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.saved_evaluation import SavedEvaluation
+
+_POSITION = "position"
 
 
 class Pairing(NamedTuple):
@@ -70,3 +77,77 @@ def pair_impressions(
     _, one, other = np.intersect1d(*sides, assume_unique=True, return_indices=True)
     order = np.argsort(one)
     return Pairing(one[order], other[order], *totals)
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonGround:
+    """Two evaluations, cut to what both have.
+
+    Attributes:
+        first: P impressions, with the labels of the first run.
+        second: The same impressions in the same order, with the same labels.
+        config: The first run's, with the objectives of both.
+        pairing: Which rows of the evaluations these are.
+        notes: Sentences on what is not of both.
+    """
+
+    first: Predictions
+    second: Predictions
+    config: Config
+    pairing: Pairing
+    notes: list[str]
+
+
+def common_ground(first: SavedEvaluation, second: SavedEvaluation, some: bool = False) -> CommonGround:
+    """Cuts two evaluations to the impressions and objectives that both have.
+
+    Args:
+        first: The one; its labels hold.
+        second: The other.
+        some: Take the impressions in both, rather than refuse, where some are in one alone.
+
+    Raises:
+        InputError: no impression or no objective is in both; or, without `some`, an impression is in one alone.
+    """
+    columns = first.predictions.columns, second.predictions.columns
+    keys = [REQUEST_ID, ITEM_ID, *([_POSITION] if all(_POSITION in side for side in columns) else [])]
+    pairing = pair_impressions(*columns, keys)
+    both = len(pairing.first)
+    counts = f"{pairing.first_total:,} and {pairing.second_total:,} impressions, {both:,} of them in both"
+    if not pairing.complete and not (some and both):
+        option = " (--common compares those in both)" if both else ""
+        raise InputError(
+            f"Two runs must be evaluated on the same impressions, told apart by {', '.join(keys)}{option}. "
+            f"Received: {counts}."
+        )
+    notes = [] if pairing.complete else [f"Of {counts}: only these are compared."]
+    config = _common_config(first.config, second.config, notes)
+    one, other = first.predictions.select(pairing.first), second.predictions.select(pairing.second)
+    for name in config.objective_names:
+        differing = int(np.sum(~np.isclose(one.labels[name], other.labels[name], equal_nan=True)))
+        if differing:
+            notes.append(
+                f"`{name}` has other labels in the two runs on {differing:,} impressions: both are held against those "
+                "of the first run."
+            )
+    return CommonGround(one, dataclasses.replace(other, labels=one.labels), config, pairing, notes)
+
+
+def _common_config(first: Config, second: Config, notes: list[str]) -> Config:
+    kinds = [{objective.name: objective.kind for objective in config.objectives} for config in (first, second)]
+    for name in dict.fromkeys([*kinds[0], *kinds[1]]):
+        sides = [side.get(name) for side in kinds]
+        if None in sides:
+            notes.append(f"`{name}` is an objective of the {'second' if sides[0] is None else 'first'} run alone.")
+        elif sides[0] != sides[1]:
+            notes.append(f"`{name}` is {sides[0]} in the first run and {sides[1]} in the second: not compared.")
+    kept = tuple(objective for objective in first.objectives if kinds[1].get(objective.name) == objective.kind)
+    if not kept:
+        raise InputError(
+            "Two runs must have an objective of one name and kind in common. "
+            f"Received: {', '.join(kinds[0])} and {', '.join(kinds[1])}."
+        )
+    names = {objective.name for objective in kept}
+    terms = {name: term for name, term in first.combined_score.terms.items() if name in names}
+    score = first.combined_score.model_copy(update={"terms": terms})
+    return first.model_copy(update={"objectives": kept, "combined_score": score})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mmoe_ranker.metrics import Interval
-
 
 def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The lines of a table, names first.
@@ -27,11 +25,12 @@ def number(value: float | int | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def difference(interval: Interval, digits: int = 4) -> str:
+def difference(interval: tuple[float, float, float], digits: int = 4) -> str:
     """A cell: `value [low, high]` with signs, `*` where the interval leaves out 0, `-` where there is none."""
-    if math.isnan(interval.value):
+    value, low, high = interval
+    if math.isnan(value):
         return "-"
-    if math.isnan(interval.low):
-        return f"{interval.value:+.{digits}f}"
-    star = "*" if interval.low > 0 or interval.high < 0 else " "
-    return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]{star}"
+    if math.isnan(low):
+        return f"{value:+.{digits}f}"
+    star = "*" if low > 0 or high < 0 else " "
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{star}"

@@ -44,9 +44,7 @@ def format_search(search: WeightSearch, split: str) -> str:
     ]
     lines += ["", *table(weights), "", format_checked(search, search.points, split)]
     if len(search.points) > 1:
-        lines.append(
-            f"These were chosen on {split}, where chance flatters them: judge them on another split (--check)."
-        )
+        lines.append(f"These were chosen on {split}, where chance flatters them; --check judges them on another split.")
     return "\n".join([*lines, *([""] if search.notes else []), *search.notes])
 
 
@@ -59,14 +57,17 @@ def format_checked(search: WeightSearch, points: Mapping[str, Point], split: str
         split: That these gains are of.
     """
     current = points[CURRENT]
-    gains = [{"": f"NDCG@{search.k}"} | {name: number(value) for name, value in current.ndcg.items()}]
-    gains[0][""] = f"{CURRENT} NDCG@{search.k}"
+    heads = {name: f"{name} (less is better)" if search.signs.get(name) == -1 else name for name in current.ndcg}
+    gains = [{"": f"{CURRENT} NDCG@{search.k}"} | {heads[name]: number(value) for name, value in current.ndcg.items()}]
     gains += [
-        {"": f"{name} gains"} | {label: difference(interval) for label, interval in point.gains.items()}
+        {"": f"{name} gains"} | {heads[label]: difference(interval) for label, interval in point.gains.items()}
         for name, point in points.items()
         if name != CURRENT
     ]
-    what = f"Gains in NDCG@{search.k} on {split}, with paired {search.level:.0%} intervals over requests (* without 0):"
+    what = (
+        f"Gains in NDCG@{search.k} on {split}, with paired bootstrap intervals of {100 * search.level:g} % over "
+        "requests (* without 0):"
+    )
     return "\n".join([what, *table(gains)])
 
 
@@ -172,7 +173,10 @@ def _points(search: WeightSearch, points: Mapping[str, Point]) -> dict[str, Any]
         name: {
             "weights": dict(zip(search.score.objectives, point.weights.tolist(), strict=True)),
             f"ndcg@{search.k}": _without_nan(point.ndcg),
-            "gains": {label: _without_nan(interval._asdict()) for label, interval in point.gains.items()},
+            "gains": {
+                label: _without_nan(dict(zip(("gain", "low", "high"), interval, strict=True)))
+                for label, interval in point.gains.items()
+            },
         }
         for name, point in points.items()
     }

@@ -104,7 +104,7 @@ def search_weights(predictions: Predictions, config: Config, trials: int, level:
     weights = weight_vectors(np.asarray(score.weights), centre, trials)
     k = config.evaluation.ndcg_k
     ndcg = sweep(predictions.predictions, labels, requests, score, weights, k)
-    signs = {name: _sign(score, name) for name in labels if name in config.combined_score.terms}
+    signs = {name: score.sign(name) for name in labels if name in config.combined_score.terms}
     more += [f"`{name}` has no term in the combined score: shown, not sought." for name in labels if name not in signs]
     oriented = ndcg[:, [list(labels).index(name) for name in signs]] * list(signs.values())
     points = {
@@ -226,11 +226,6 @@ def _usable_labels(predictions: Predictions) -> tuple[dict[str, NDArray[np.float
         else:
             usable[name] = labels
     return usable, notes
-
-
-def _sign(score: CombinedScore, name: str) -> int:
-    index = score.objectives.index(name)
-    return -1 if score.complements[index] or score.weights[index] < 0 else 1
 
 
 def _choices(oriented: NDArray[np.float64], names: tuple[str, ...]) -> dict[str, int]:

@@ -28,9 +28,8 @@ ALLOWED = {
     "combined_score": _LEAVES,
     **{section: {"config_fields"} for section in _SECTIONS},
     "config_features": {"config_fields", "config_tables"},
-    "pairing": _LEAVES | {"metrics"},
     "score_weights": _LEAVES | {"combined_score", "metrics"},
-    "text_table": {"metrics"},
+    "text_table": set(),
     "weight_plots": set(),
     "weight_search": _DATA | {"metrics", "combined_score", "predictions", "score_weights"},
     "weight_report": _CONFIG | {"text_table", "weight_plots", "weight_search", "whole_folder"},
@@ -79,6 +78,10 @@ ALLOWED = {
     | {"metrics", "combined_score", "predictions"}
     | {"evaluation_rows", "evaluation_statistics", "evaluation_objectives"},
     "evaluation": _TRAINING | {"metrics", "predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
+    "pairing": _DATA | {"metrics", "predictions", "saved_evaluation"},
+    "comparison": _DATA
+    | {"combined_score", "evaluation_metrics", "evaluation_rows", "metrics", "pairing", "saved_evaluation"},
+    "comparison_text": {"comparison", "metrics", "text_table"},
     "whole_folder": set(),
     "saved_evaluation": _CONFIG | {"predictions", "evaluation", "tensorflow_loading", "whole_folder"},
     "serving_signatures": _TRAINING | {"combined_score"},

@@ -69,7 +69,7 @@ def test_the_points_are_what_they_are_called(config: Config) -> None:
             gain = _ndcg(world, search.score, point.weights, label) - _ndcg(
                 world, search.score, search.weights[0], label
             )
-            assert interval.value == pytest.approx(gain, abs=1e-12)
+            assert interval[0] == pytest.approx(gain, abs=1e-12)
             assert interval.low <= gain <= interval.high or name == CURRENT
 
 
@@ -93,7 +93,7 @@ def test_weights_that_help_everyone_are_found(config: Config) -> None:
     search = search_weights(world, noisy, trials=60)
     assert not search.front[0]
     point = search.points[BETTER]
-    assert all(point.gains[name].value * sign > 0 for name, sign in search.signs.items())
+    assert all(point.gains[name][0] * sign > 0 for name, sign in search.signs.items())
     oriented = search.ndcg * list(search.signs.values())
     gains = ((oriented - oriented[0]) / np.ptp(oriented, axis=0)).min(axis=1)
     row = [np.array_equal(weights, point.weights) for weights in search.weights].index(True)
@@ -204,7 +204,7 @@ def test_a_search_is_checked_on_other_requests(config: Config) -> None:
     for name, point in checked.items():
         np.testing.assert_array_equal(point.weights, search.points[name].weights)
         assert point.ndcg["click"] == pytest.approx(_ndcg(other, search.score, point.weights, "click"))
-        assert point.gains["like"].value == pytest.approx(
+        assert point.gains["like"][0] == pytest.approx(
             _ndcg(other, search.score, point.weights, "like") - _ndcg(other, search.score, search.weights[0], "like")
         )
     document = search_document(search, "validation", {"test": checked})

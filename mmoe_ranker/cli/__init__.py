@@ -66,6 +66,7 @@ for _command in (
     models.describe,
     models.tune,
     models.evaluate,
+    evidence.compare,
     evidence.score_weights,
     models.export,
     verify.verify,

@@ -1,4 +1,4 @@
-"""Commands that look at trained rankers: `score-weights`."""
+"""Commands that look at trained rankers: `compare`, `score-weights`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmoe_ranker.cli.options import FOLDER
+from mmoe_ranker.cli.options import FOLDER, check_json_path, json_option, write_json
 from mmoe_ranker.cli.terminal import elapsed
 from mmoe_ranker.errors import InputError
 
@@ -57,3 +57,38 @@ def score_weights(
         click.echo(format_checked(search, elsewhere[checked], checked))
     write_search(search, evaluation.config, split, elsewhere, out)
     click.echo(f"Wrote weights.csv, score_weights.json, the plot, and the YAML of each of these weights to {out}.")
+
+
+@click.command()
+@click.argument("run_a", type=FOLDER)
+@click.argument("run_b", type=FOLDER)
+@examples_option
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@level_option
+@click.option(
+    "--judge-by", "judged", multiple=True, metavar="OBJECTIVE=METRIC", help="The metric of an objective's verdict."
+)
+@click.option("--common", is_flag=True, help="Where the impressions differ, compare those in both.")
+@json_option
+def compare(
+    run_a: Path,
+    run_b: Path,
+    examples_path: Path | None,
+    split: str,
+    level: float,
+    judged: tuple[str, ...],
+    common: bool,
+    json_path: Path | None,
+) -> None:
+    """Hold RUN_B against RUN_A, workdirs of two trainings, on the same impressions; a verdict an objective."""
+    from mmoe_ranker.comparison import compare as compare_runs
+    from mmoe_ranker.comparison_text import comparison_document, format_comparison
+    from mmoe_ranker.saved_evaluation import load_evaluation
+
+    check_json_path(json_path)
+    judge_by = {name: metric for name, _, metric in (one.partition("=") for one in judged)}
+    first, second = (load_evaluation(run, split, examples_path) for run in (run_a, run_b))
+    with elapsed("compare"):
+        comparison = compare_runs(first, second, level, judge_by, common)
+    write_json(comparison_document(comparison), json_path)
+    click.echo(format_comparison(comparison))
