@@ -33,7 +33,7 @@ class UnitSums:
     def __init__(self, num_units: int) -> None:
         self._num_units = num_units
         self._totals: list[NDArray[Any]] = []
-        self._matrix: NDArray[np.float64] | None = None  # [U, C]
+        self._matrix: NDArray[np.float64] | None = None  # [C, U]
         self._formulas: list[tuple[Path, Formula, slice]] = []
 
     def add(self, path: Path, formula: Formula, *totals: NDArray[Any]) -> None:
@@ -51,10 +51,8 @@ class UnitSums:
     def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
         """The metrics' values, [B] each."""
         if self._matrix is None:
-            self._matrix = (
-                np.stack(self._totals, axis=1).astype(np.float64) if self._totals else np.zeros((self._num_units, 0))
-            )
-        sums = (counts.astype(np.float64) @ self._matrix).T  # [C, B]
+            self._matrix = np.array(self._totals, np.float64).reshape(len(self._totals), self._num_units)
+        sums = self._matrix @ counts.astype(np.float64).T  # [C, B]
         return {path: formula(*sums[columns]) for path, formula, columns in self._formulas}
 
 

@@ -19,6 +19,7 @@ NAMES = {
         "train_vs_deepctr_100k",
         "train_vs_deepctr_1m",
     ),
+    "metrics": ("metrics_vs_sorts", "bootstrap_vs_evaluation"),
     "pipeline": ("pipeline_jsonl", "pipeline_parquet", "pipeline_two_workers", "pipeline_scaling"),
     "serving": ("rank_vs_examples", "client_vs_examples", "overhead_p50", "overhead_p99", "first_request"),
 }
