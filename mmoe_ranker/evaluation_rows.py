@@ -116,9 +116,9 @@ def within_names(config: Config) -> list[str]:
 def _dense(column: NDArray[Any]) -> tuple[Codes, int]:
     codes = metrics.dense_codes(column)
     count = int(codes.max(initial=-1)) + 1
-    if count > 2 * len(codes) + 1:  # integers far apart
+    if count > len(codes) or not np.all(np.bincount(codes, minlength=count)):  # integers with gaps
         codes = np.unique(codes, return_inverse=True)[1].astype(np.int64, copy=False)
-        count = int(codes.max()) + 1
+        count = int(codes.max(initial=-1)) + 1
     return codes, count
 
 

@@ -78,7 +78,7 @@ def test_memory_that_was_needed_before_does_not_count() -> None:
 
 
 def test_an_unknown_group_is_refused() -> None:
-    with pytest.raises(SystemExit, match=r"must be one of train, pipeline, serving\. Received: speed\.$"):
+    with pytest.raises(SystemExit, match=r"must be one of train, metrics, pipeline, serving\. Received: speed\.$"):
         command.main(["speed"])
 
 
