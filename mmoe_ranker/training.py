@@ -19,6 +19,7 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.dataset import training_dataset
 from mmoe_ranker.distribution import open_distribution
 from mmoe_ranker.early_stopping import EarlyStopping, check_validation_split
+from mmoe_ranker.expert_history import ExpertHistory
 from mmoe_ranker.incremental import carry_over, open_start
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.optimizers import compile_ranker
@@ -47,7 +48,8 @@ def train(
 
     Returns:
       The result, as written to `training.json`: passes and steps done, examples per second, each pass's metrics and
-      validation loss, which pass was kept, and its metrics, and the folder of examples.
+      validation loss, which pass was kept, its metrics, the folder of examples, and what the gates did with the
+      experts (`expert_history`).
 
     Raises:
       InputError: examples, workdir or start are not what they should be, or a guard stopped it (`training_guards`).
@@ -71,8 +73,10 @@ def train(
     progress = Progress(ranker, distribution.save_folder(checkpoints), steps)
     progress.restore(checkpoints)
     stopping = EarlyStopping(config, ranker, progress, examples, workdir_path / BEST)
+    experts = ExpertHistory(config, ranker, progress, workdir)
     all_callbacks = [
         Guards(config, ranker, progress, workdir),
+        experts,
         SaveProgress(progress, config.training.checkpoint_steps),
         tf.keras.callbacks.TensorBoard(workdir_path / "logs", update_freq=REPORT_STEPS, profile_batch=0),
         ProgressBar(config, progress),
@@ -95,6 +99,7 @@ def train(
         "metrics": progress.passes[stopping.kept_pass]["metrics"],
         "passes": progress.passes,
         "started_from": workdir.started_from,
+        "experts": experts.result,
         "examples": str(examples.resolve()),
     }
     if distribution.is_chief:

@@ -15,16 +15,16 @@ _KEPT_CHECKPOINTS = 2
 
 
 class _Records(tf.train.experimental.PythonState):
-    """What is known of the passes done, as JSON in the checkpoint."""
+    """What is known of the training so far, as JSON in the checkpoint."""
 
-    def __init__(self) -> None:
-        self.passes: list[dict[str, Any]] = []
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     def serialize(self) -> str:
-        return json.dumps(self.passes)
+        return json.dumps(self.value)
 
     def deserialize(self, string_value: str) -> None:
-        self.passes = json.loads(string_value)
+        self.value = json.loads(string_value)
 
 
 class Progress:
@@ -41,10 +41,16 @@ class Progress:
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.step = tf.Variable(0, dtype=tf.int64)  # of the epoch
         self._ranker = ranker
-        self._records = _Records()
+        self._records = _Records([])
+        self._experts = _Records({})
         self._metrics: list[tf.Tensor] = []
         self._checkpoint = tf.train.Checkpoint(
-            ranker=ranker, optimizer=ranker.optimizer, epoch=self.epoch, step=self.step, records=self._records
+            ranker=ranker,
+            optimizer=ranker.optimizer,
+            epoch=self.epoch,
+            step=self.step,
+            records=self._records,
+            experts=self._experts,
         )
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=_KEPT_CHECKPOINTS)
 
@@ -56,7 +62,12 @@ class Progress:
     @property
     def passes(self) -> list[dict[str, Any]]:
         """A record a pass that is done, with its `metrics`; whoever adds to one saves."""
-        return self._records.passes
+        return self._records.value
+
+    @property
+    def experts(self) -> dict[str, Any]:
+        """What `expert_history` has seen so far."""
+        return self._experts.value
 
     def restore(self, folder: Path) -> None:
         """Goes to where the newest checkpoint of a folder is, if one is there."""

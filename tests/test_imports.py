@@ -59,6 +59,7 @@ ALLOWED = {
     "workdir": _MODEL,
     "training_progress": _TRAINING,
     "training_callbacks": _TRAINING | {"training_progress"},
+    "expert_history": _TRAINING | {"metrics", "training_progress"},
     "cluster": _LEAVES,
     "distribution": _DISTRIBUTION,
     "parameter_server": _DISTRIBUTION | {"training_callbacks"},
@@ -67,7 +68,7 @@ ALLOWED = {
     "incremental": _TRAINING | {"training_progress"},
     "training": _TRAINING
     | _DISTRIBUTION
-    | {"training_progress", "training_callbacks", "training_guards", "early_stopping", "incremental"},
+    | {"training_progress", "training_callbacks", "training_guards", "expert_history", "early_stopping", "incremental"},
     "evaluation_text": set(),
     "predictions": _DATA | {"metrics"},
     "position_bias": _DATA | {"metrics", "predictions"},

@@ -80,9 +80,7 @@ class MixtureOfExperts(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the mixture of each objective, and its gate before gate dropout."""
-        experts = inputs
-        for layer in self.experts:
-            experts = layer(experts)  # [B, E, U]
+        experts = self.answers(inputs)
         if training:
             self.silent_experts.update_state(experts)
         logits = tf.reshape(self.gate_kernel(inputs), [-1, self.num_objectives, self.num_experts])
@@ -91,6 +89,12 @@ class MixtureOfExperts(tf.keras.layers.Layer):
             used = drop_experts(gates, self.generator.uniform(tf.shape(gates)) >= self.gate_dropout)
         with tf.name_scope("mixture"):
             return tf.matmul(used, experts), gates
+
+    def answers(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What every expert says of [B, I]: [B, E, U]."""
+        for layer in self.experts:
+            inputs = layer(inputs)
+        return inputs
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

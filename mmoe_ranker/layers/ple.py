@@ -85,19 +85,11 @@ class ExtractionLevel(tf.keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         """Returns the towers' inputs, the shared stream and the objectives' gates."""
         own, count = self.num_objectives * self.objective_experts, self.num_objectives
+        experts = self.answers(inputs)
         if inputs.shape.rank == 2:
-            experts = objective_inputs = shared_input = inputs
+            objective_inputs = shared_input = inputs
         else:
             objective_inputs, shared_input = inputs[:, :count], inputs[:, count]
-            experts = tf.concat(
-                [
-                    tf.repeat(objective_inputs, self.objective_experts, axis=1),
-                    tf.repeat(inputs[:, count:], self.shared_experts, axis=1),
-                ],
-                axis=1,
-            )  # [B, T O + S, I]
-        for layer in self.experts:
-            experts = layer(experts)  # [B, T O + S, U]
         if training:
             self.silent_experts.update_state(experts)
         gates = tf.nn.softmax(self.gate_kernel(objective_inputs))  # [B, T, O + S]
@@ -110,6 +102,16 @@ class ExtractionLevel(tf.keras.layers.Layer):
             return towers, None, gates
         shared_gates = self._dropped(tf.nn.softmax(self.shared_gate_kernel(shared_input)), training)  # [B, T O + S]
         return towers, tf.einsum("be,beu->bu", shared_gates, experts), gates
+
+    def answers(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What every expert says of its stream: [B, T O + S, U], the own experts of the first objective first."""
+        if inputs.shape.rank == 3:
+            count = self.num_objectives
+            own = tf.repeat(inputs[:, :count], self.objective_experts, axis=1)
+            inputs = tf.concat([own, tf.repeat(inputs[:, count:], self.shared_experts, axis=1)], axis=1)
+        for layer in self.experts:
+            inputs = layer(inputs)
+        return inputs
 
     def _dropped(self, gates: tf.Tensor, training: bool | None) -> tf.Tensor:
         if not (training and self.gate_dropout):
@@ -195,12 +197,19 @@ class ProgressiveLayeredExtraction(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns each objective's extraction, and the gates of the last level."""
-        streams = inputs
-        for level in self.extraction:
-            towers, shared, gates = level(streams, training=training)
-            if shared is not None:
-                streams = tf.concat([towers, shared[:, tf.newaxis]], axis=1)  # [B, T + 1, U]
+        towers, _, gates = self.extraction[-1](self._last_streams(inputs, training), training=training)
         return towers, gates
+
+    def answers(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What every expert of the last level says, given [B, I]: [B, T O + S, U]."""
+        return self.extraction[-1].answers(self._last_streams(inputs, training=False))
+
+    def _last_streams(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """The input of the last level: [B, I] where it is the first, else [B, T + 1, U]."""
+        for level in self.extraction[:-1]:
+            towers, shared, _ = level(inputs, training=training)
+            inputs = tf.concat([towers, shared[:, tf.newaxis]], axis=1)
+        return inputs
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -23,6 +23,7 @@ from mmoe_ranker.metrics.calibration import (
 )
 from mmoe_ranker.metrics.classification import auc, log_loss, normalized_entropy, pr_auc
 from mmoe_ranker.metrics.expert_health import ExpertHealth, ExpertHealthTotals, expert_health
+from mmoe_ranker.metrics.expert_similarity import expert_similarity
 from mmoe_ranker.metrics.grouped import GroupedMetric, auc_within, group_auc
 from mmoe_ranker.metrics.ranked_lists import RankedLists
 from mmoe_ranker.metrics.ranking import mrr, ndcg, recall
@@ -56,6 +57,7 @@ __all__ = [
     "calibration_ratio",
     "expected_calibration_error",
     "expert_health",
+    "expert_similarity",
     "group_auc",
     "group_codes",
     "log_loss",
