@@ -92,7 +92,7 @@ ALLOWED = {
     "tuning": _TRAINING | {"training", "evaluation", "evaluation_metrics", "predictions", "tuning_search"},
     "tuning_plots": set(),
     "tuning_report": _CONFIG | {"tuning_search", "tuning_plots"},
-    "plots": _TRAINING | {"metrics", "evaluation"},
+    "plots": _LEAVES | {"metrics", "position_bias"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }
 # `tensorflow_loading` imports TensorFlow when it is called: `score` does so in the worker.
