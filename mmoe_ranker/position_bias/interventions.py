@@ -71,7 +71,7 @@ class Examination:
       positions: [P].
       values: [P], NaN where a position cannot be compared with the others.
       low: [P], lower end of the 95 % interval over items.
-      high: [P], upper end.
+      high: [P], upper end; infinite where the first position may have no click.
       items: [P], items that count.
       num_items: items that count anywhere.
       replicates: [R, P], the values of the bootstrap; the same items, contexts and positions give the same draws,
@@ -243,11 +243,23 @@ def examination_of(interventions: Interventions, replicates: int = 200, seed: in
         blocks = len(sums)
         weights = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=replicates)
         resampled = (weights @ sums.reshape(blocks, -1)).reshape(replicates, *sums.shape[1:])
-        values[together] = np.exp(point)
-        drawn[:, together] = np.exp(all_pairs(resampled, start=point))
+        values[together] = _relative(point, sums.sum(axis=0), np.nan)
+        drawn[:, together] = _relative(all_pairs(resampled, start=point), resampled, np.inf)
         if blocks > 1:
-            low[together], high[together] = np.quantile(drawn[:, together], [0.025, 0.975], axis=0)
+            # Without interpolation, which infinity does not take.
+            low[together], high[together] = np.quantile(
+                drawn[:, together], [0.025, 0.975], axis=0, method="inverted_cdf"
+            )
     return Examination(interventions.positions, values, low, high, interventions.items, interventions.num_items, drawn)
+
+
+def _relative(logarithms: Floats, sums: Floats, without_reference: float) -> Floats:
+    """Values [..., P] relative to the first position; 0 without a click, and something else if that one has none."""
+    clicked = sums.sum(axis=-1) > 0
+    values = np.where(clicked, np.exp(logarithms), 0.0)
+    values = np.where(clicked[..., :1], values, without_reference)
+    values[..., 0] = np.where(np.isnan(values[..., 0]), np.nan, 1.0)
+    return values
 
 
 def _largest_component(interventions: Interventions) -> NDArray[np.intp]:

@@ -31,6 +31,8 @@ from mmoe_ranker.predictions import Predictions
 POSITION = "position"
 COMPARABLE = 0.9
 """Share of the clicks at positions that natural interventions reach, from which on they are the propensities."""
+CLICKS_A_POSITION = 20
+"""Clicks a position, on average, from which on natural interventions are the propensities, of a group or of all."""
 MOST_GROUPS = 8
 """The largest groups that get a curve of their own."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -222,12 +224,12 @@ def _examination(
     for name, curve in curves.items():
         of_group = rows.groups == name
         own = curve.at(rows.positions[of_group])
-        if _reached(own, rows.labels[of_group]) >= COMPARABLE:
+        if _suffices(own, rows.labels[of_group], len(together.positions)):
             propensities[of_group] = own
-    if _reached(propensities, rows.labels) < COMPARABLE:
+    if not _suffices(together.at(rows.positions), rows.labels, len(together.positions)):
         notes.append(
-            f"Natural interventions reach the positions of only {_reached(propensities, rows.labels):.0%} of clicks "
-            f"({together.num_items} items count): NDCG is weighed by EM with the ranker's predictions instead."
+            f"Natural interventions are too few ({together.num_items} items count, "
+            f"{rows.labels.sum():.0f} clicks): NDCG is weighed by EM with the ranker's predictions instead."
         )
         place = np.searchsorted(predicted[0], rows.positions)
         propensities, source = predicted[1][place], "em_by_prediction"
@@ -246,10 +248,10 @@ def _examination(
     return document, np.where(propensities > 0, propensities, np.nan), source
 
 
-def _reached(propensities: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Share of the clicks whose position has a propensity."""
-    clicked = labels == 1
-    return float(np.mean(propensities[clicked] > 0)) if clicked.any() else 0.0
+def _suffices(propensities: NDArray[np.float64], labels: NDArray[np.float64], positions: int) -> bool:
+    """Whether enough clicks are at positions that have a propensity."""
+    reached = int((propensities[labels == 1] > 0).sum())
+    return reached >= max(COMPARABLE * (labels == 1).sum(), CLICKS_A_POSITION * positions)
 
 
 def _curve(examination: Examination) -> list[dict[str, Any]]:

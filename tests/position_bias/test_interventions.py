@@ -114,6 +114,19 @@ def test_positions_without_items_in_common_have_no_value():
     np.testing.assert_allclose(found.at([6, 1, 4, 5, 0]), [1.0, math.nan, math.nan, 1.0, math.nan])
 
 
+def test_a_first_position_without_a_click_has_no_curve_and_one_that_may_have_none_has_no_upper_end():
+    items, positions = np.repeat(np.arange(30), 2), np.tile([1, 2], 30)
+    seldom = np.where((positions == 2) | (items == 0), 1.0, 0.0)
+    found = examination_of(natural_interventions(items, positions, seldom))
+    assert found.values.tolist() == [1.0, pytest.approx(30, rel=1e-3)]
+    assert found.high[1] == math.inf
+    assert 5 < found.low[1] < 30
+    never = examination_of(natural_interventions(items, positions, np.where(positions == 2, 1.0, 0.0)))
+    assert np.isnan(never.values).all()
+    last = examination_of(natural_interventions(items, positions, np.where(positions == 1, 1.0, 0.0)))
+    assert last.values.tolist() == [1.0, 0.0]
+
+
 def test_unknown_positions_and_missing_outcomes_do_not_count():
     items, positions = np.tile(np.arange(12), 3), np.repeat([1, 2, -1], 12)
     outcomes = np.where(np.arange(36) == 3, np.nan, 1.0)

@@ -113,7 +113,7 @@ def test_items_that_keep_their_place_leave_em_only():
     assert report["examination"]["interventions"]["items"] == 0
     assert {row["value"] for row in report["examination"]["interventions"]["rows"]} == {None}
     assert report["ndcg"]["propensities"] == "em_by_prediction"
-    assert "the positions of only 0% of clicks (0 items count)" in report["notes"][-1]
+    assert "Natural interventions are too few (0 items count, " in report["notes"][-1]
     assert report["ndcg"]["inverse_propensity"]["clicks"] > 100
 
 
