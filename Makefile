@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-fast conformance lint format bench evidence notebooks clean
+.PHONY: demo browser test test-fast conformance lint format bench evidence notebooks clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -19,7 +19,13 @@ demo: $(READY)
 	rm -rf build/demo
 	$(BIN)/mmoe-ranker demo --out build/demo
 
-test: $(READY)
+# The report's tests look at the page in a browser; where none is there and none can be had, they are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || ! grep -qs '^ID=debian' /etc/os-release || \
+		[ "$$(id -u)" != 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends chromium >/dev/null; } || echo "No browser could be installed: its tests will be skipped."
+
+test: $(READY) browser
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
 
 test-fast: $(READY)

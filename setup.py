@@ -32,6 +32,7 @@ EXTRAS = {
         "tensorflow>=2.18,<2.22",
         "tensorflow-serving-api>=2.18,<2.22",
     ],
+    "report": ["Jinja2>=3.1,<4", "matplotlib>=3.9,<4", "pyarrow>=17", "tensorboard>=2.18,<3"],
     "tune": ["optuna>=4.2,<5", "matplotlib>=3.9,<4"],
     "notebooks": ["matplotlib>=3.9,<4", "ipykernel>=6.29", "nbclient>=0.10,<1", "nbformat>=5.10,<6"],
 }
@@ -43,6 +44,7 @@ EXTRAS["dev"] = EXTRAS["all"] + [
     "jsonschema>=4.23,<5",
     "kubernetes-validate>=1.30,<2",
     "mypy>=1.11,<3",
+    "playwright>=1.49,<2",
     "pytest>=8.2,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.6,<1",
@@ -63,7 +65,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["mmoe_ranker*", "pipelines*", "serving*"]),
-    package_data={"mmoe_ranker": ["presets/*.yaml", "py.typed"]},
+    package_data={"mmoe_ranker": ["presets/*.yaml", "report/*.jinja", "report/*.css", "report/*.js", "py.typed"]},
     install_requires=[
         "click>=8.1,<9",
         "numpy>=1.26,<3",

@@ -93,6 +93,9 @@ ALLOWED = {
     "tuning_plots": set(),
     "tuning_report": _CONFIG | {"tuning_search", "tuning_plots"},
     "plots": _LEAVES | {"metrics", "position_bias"},
+    "report": _CONFIG
+    | {"examples", "metrics", "combined_score", "predictions", "saved_evaluation", "position_bias", "weight_search"}
+    | {"plots"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }
 # `tensorflow_loading` imports TensorFlow when it is called: `score` does so in the worker.

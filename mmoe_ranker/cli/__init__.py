@@ -67,6 +67,7 @@ for _command in (
     models.tune,
     models.evaluate,
     evidence.compare,
+    evidence.report,
     evidence.score_weights,
     models.export,
     verify.verify,

@@ -1,4 +1,4 @@
-"""Commands that look at trained rankers: `compare`, `score-weights`."""
+"""Commands that look at trained rankers: `compare`, `report`, `score-weights`."""
 
 from __future__ import annotations
 
@@ -92,3 +92,24 @@ def compare(
         comparison = compare_runs(first, second, level, judge_by, common)
     write_json(comparison_document(comparison), json_path)
     click.echo(format_comparison(comparison))
+
+
+@click.command()
+@click.option("--workdir", type=FOLDER, required=True)
+@examples_option
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; by default WORKDIR/report.html."
+)
+def report(workdir: Path, examples_path: Path | None, split: str, out: Path | None) -> None:
+    """Write a page on a training and its evaluation: one HTML file that needs no network."""
+    out = out or workdir / "report.html"
+    if not out.parent.is_dir():
+        raise InputError(f"The folder of `--out` must exist. Received: {str(out)!r}.")
+    from mmoe_ranker.report import write_report
+
+    with elapsed("report"):
+        problem = write_report(workdir, split, examples_path, out)
+    if problem is not None:
+        click.echo(f"The page has no evaluation: {problem}", err=True)
+    click.echo(f"Wrote {out}.")

@@ -1,0 +1,48 @@
+"""The report's page: every section that there is something to say on, in one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mmoe_ranker.report.document import Section
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page as HTML; every text in it is escaped.
+
+    Args:
+      title: of the page.
+      subtitle: a sentence below.
+      sections: in their order.
+    """
+    environment = Environment(
+        loader=PackageLoader("mmoe_ranker", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        css=_file("style.css"),
+        javascript=_file("page.js") + _file("explorer.js"),
+    )
+
+
+def write_page(html: str, out: Path) -> None:
+    """Writes the page whole or not at all."""
+    beside = out.with_name(f".{out.name}.tmp")
+    beside.write_text(html, encoding="utf-8")
+    beside.replace(out)
+
+
+def _file(name: str) -> Markup:
+    # Our own files, which go in as they are.
+    return Markup(resources.files("mmoe_ranker.report").joinpath(name).read_text(encoding="utf-8"))
