@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html.parser
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,10 +58,8 @@ def test_has_every_section_and_a_link_to_each(written: Written) -> None:
 
 def test_names_from_the_logs_are_text(written: Written) -> None:
     page = _Elements(written.html)
-    assert "alert(1)" not in re.sub(r"(?s)<script.*?</script>", "", written.html).replace("alert(1)&lt;", "")
     assert HOSTILE in page.text  # in a table of slices, and in the legend of a figure
-    scripts = [attributes for attributes in page.of("script")]
-    assert scripts == [{"type": "application/json", "id": "explorer-data"}, {}]
+    assert page.of("script") == [{"type": "application/json", "id": "explorer-data"}, {}]
 
 
 def test_needs_nothing_beside_it(written: Written) -> None:

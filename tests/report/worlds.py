@@ -57,14 +57,9 @@ def report_predictions(seed: int = 5) -> Predictions:
     }
     utilisation = rng.dirichlet(np.ones(4), 4)
     health = ExpertHealth(utilisation, rng.random(4), rng.random(4), np.zeros(4), 0)
-    return Predictions(
-        {name: _float32(values) for name, values in predictions.items()},
-        {name: _float32(values) for name, values in labels.items()},
-        columns,
-        health,
-        {"click": _float32((click / np.sqrt(position) * 1.6).clip(0.01, 0.99))}
-        | {name: predictions[name] for name in ("watch_time", "like", "dismiss")},
-    )
+    predictions = {name: _float32(values) for name, values in predictions.items()}
+    seen = predictions | {"click": _float32((click / np.sqrt(position) * 1.6).clip(0.01, 0.99))}
+    return Predictions(predictions, {name: _float32(values) for name, values in labels.items()}, columns, health, seen)
 
 
 def evaluation_in(folder: Path, config: Config, predictions: Predictions) -> SavedEvaluation:
