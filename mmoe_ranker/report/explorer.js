@@ -124,7 +124,8 @@
 
   // As `mmoe_ranker.weight_report.score_block` writes it.
   function yaml() {
-    const number = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
+    // YAML wants a point in a number with an exponent.
+    const number = (value) => (/^-?\d+$/.test(String(value)) ? `${value}.0` : String(value).replace(/^(-?\d+)e/, "$1.0e"));
     const lines = objectives.flatMap((objective, place) => {
       if (weights[place] === 0 && !objective.in_config) return [];
       const { key, offset, complement } = objective;
@@ -255,8 +256,8 @@
     objectives.forEach((_, place) => {
       const [slider, number] = [element(`slider-${place}`), element(`weight-${place}`)];
       if (moved !== slider) slider.value = weights[place];
-      if (moved !== number) number.value = +weights[place].toFixed(4);
-      slider.setAttribute("aria-valuetext", `${objectives[place].name} ${+weights[place].toFixed(4)}`);
+      if (moved !== number) number.value = +weights[place].toPrecision(6);
+      slider.setAttribute("aria-valuetext", `${objectives[place].name} ${+weights[place].toPrecision(6)}`);
     });
     element("explorer-yaml").textContent = yaml();
     element("copied").textContent = "";
