@@ -138,17 +138,13 @@ class ServerMetrics:
             outputs: Output name to TensorProto.
             objectives: Which outputs are scores; those that were not asked for are passed over.
         """
-        names = [objective for objective in objectives if objective in outputs]
-        if names:
-            columns = [decode(outputs[name]).reshape(-1) for name in names]
-            objective = np.repeat(np.arange(len(names)), [len(column) for column in columns])
-            values = np.concatenate(columns)
+        scores = {objective: decode(outputs[objective]).reshape(-1) for objective in objectives if objective in outputs}
+        for name, values in scores.items():
             finite = np.isfinite(values)
             if not finite.all():
-                for name, column in zip(names, columns, strict=True):
-                    self._not_finite.labels(self._model_name, name).inc(int((~np.isfinite(column)).sum()))
-                objective, values = objective[finite], values[finite]
-            self._scores.observe(names, objective, values)
+                self._not_finite.labels(self._model_name, name).inc(int((~finite).sum()))
+                scores[name] = values[finite]
+        self._scores.observe(scores)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -161,19 +157,17 @@ class _ScoreHistogram(Collector):
     def __init__(self, model_name: str) -> None:
         self._model_name = model_name
         self._lock = threading.Lock()
-        self._counts: dict[str, Array] = {}
+        self._at_most: dict[str, Array] = {}  # by bound, and in the last place by none
         self._sums: dict[str, float] = {}
 
-    def observe(self, names: Sequence[str], objective: Array, values: Array) -> None:
-        """Counts `values`, [V], the i-th of which is a score of `names[objective[i]]`."""
-        width = len(_SCORE_BUCKETS) + 1
-        # A value is counted under the first bound that is not below it, as Prometheus' `le` says.
-        places = np.searchsorted(_SCORE_BUCKETS, values, side="left")
-        counts = np.bincount(objective * width + places, minlength=len(names) * width).reshape(len(names), width)
-        sums = np.bincount(objective, values, minlength=len(names))
-        with self._lock:
-            for name, count, total in zip(names, counts, sums.tolist(), strict=True):
-                self._counts[name] = self._counts.get(name, 0) + count
+    def observe(self, scores: Mapping[str, Array]) -> None:
+        """Counts finite values, [V] by objective."""
+        for name, values in scores.items():
+            # The few bounds are looked for among the sorted values, as Prometheus' `le` says: at most the bound.
+            at_most = np.append(np.sort(values).searchsorted(_SCORE_BUCKETS, side="right"), len(values))
+            total = values.sum(dtype=np.float64)
+            with self._lock:
+                self._at_most[name] = self._at_most.get(name, 0) + at_most
                 self._sums[name] = self._sums.get(name, 0.0) + total
 
     def collect(self) -> Iterable[Metric]:
@@ -184,9 +178,9 @@ class _ScoreHistogram(Collector):
             labels=["model_name", "objective"],
         )
         with self._lock:
-            for objective, counts in self._counts.items():
+            for objective, at_most in self._at_most.items():
                 bounds = [*(f"{bound:g}" for bound in _SCORE_BUCKETS), "+Inf"]
-                buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
+                buckets = list(zip(bounds, at_most.tolist(), strict=True))
                 family.add_metric([self._model_name, objective], buckets, self._sums[objective])
         yield family
 

@@ -23,6 +23,11 @@ from serving.protos import DT_STRING, RunOptions
 from serving.status import StatusError
 from serving.tensor_codec import NUMBERS, encode_as_field
 
+# `RunOptions.inter_op_thread_pool`. A request has a thread of its own already, and a graph of small ops spends more on
+# handing them to other threads than on the ops; large products still use all cores. What is run so sees its deadline only
+# when it is done, so that graphs which may run on and on, those with loops, are left to TensorFlow's threads.
+_CALLING_THREAD, _OTHER_THREADS = -1, 0
+_LOOPS = (b"While", b"NextIteration")
 _LIBRARY_NAMES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
 
 
@@ -36,6 +41,12 @@ class _Buffer(ctypes.Structure):
         ("length", ctypes.c_size_t),
         ("deallocator", ctypes.c_void_p),
     ]
+
+
+class _Bytes(ctypes.Structure):
+    """A `_Buffer` over bytes of Python's, which it keeps alive: quicker to make than a cast to a pointer."""
+
+    _fields_ = [("data", ctypes.c_char_p), ("length", ctypes.c_size_t), ("deallocator", ctypes.c_void_p)]
 
 
 class _Output(ctypes.Structure):
@@ -73,12 +84,12 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "TF_SessionRun": (
         None,
         [
-            *(_POINTER, ctypes.POINTER(_Buffer), ctypes.POINTER(_Output), ctypes.POINTER(_POINTER), _INT),
+            *(_POINTER, ctypes.POINTER(_Bytes), ctypes.POINTER(_Output), ctypes.POINTER(_POINTER), _INT),
             *(ctypes.POINTER(_Output), ctypes.POINTER(_POINTER), _INT, _POINTER, _INT, _POINTER, _POINTER),
         ],
     ),
     "TF_AllocateTensor": (_POINTER, [_INT, ctypes.POINTER(ctypes.c_int64), _INT, _SIZE]),
-    "TF_TensorFromProto": (None, [ctypes.POINTER(_Buffer), _POINTER, _POINTER]),
+    "TF_TensorFromProto": (None, [ctypes.POINTER(_Bytes), _POINTER, _POINTER]),
     "TF_DeleteTensor": (None, [_POINTER]),
     "TF_TensorType": (_INT, [_POINTER]),
     "TF_NumDims": (_INT, [_POINTER]),
@@ -177,7 +188,7 @@ class NativeTensor:
         # The target's own type and content are replaced; a scalar of one byte is the smallest there is.
         tensor = cls(library.TF_AllocateTensor(4, None, 0, 1))
         with _Status() as status:
-            library.TF_TensorFromProto(ctypes.byref(_borrow(serialized)), tensor.pointer, status)
+            library.TF_TensorFromProto(_Bytes(serialized, len(serialized), None), tensor.pointer, status)
         return tensor
 
     def to_proto(self) -> Any:
@@ -202,13 +213,6 @@ class NativeTensor:
 def _read_string(address: int) -> bytes:
     library = _library()
     return ctypes.string_at(library.TF_StringGetDataPointer(address), library.TF_StringGetSize(address))
-
-
-def _borrow(content: bytes) -> _Buffer:
-    """A TF_Buffer over `content`, which must outlive it: the keep-alive is the buffer's attribute."""
-    buffer = _Buffer(ctypes.cast(ctypes.c_char_p(content), _POINTER), len(content), None)
-    buffer.content = content
-    return buffer
 
 
 class NativeSession:
@@ -237,6 +241,7 @@ class NativeSession:
                     options, None, str(folder).encode(), tags, 1, self._graph, meta_graph, status
                 )
             self.meta_graph: bytes = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
+            self._threads = _OTHER_THREADS if any(op in self.meta_graph for op in _LOOPS) else _CALLING_THREAD
         except StatusError:
             library.TF_DeleteGraph(self._graph)
             raise
@@ -269,10 +274,10 @@ class NativeSession:
         values = (_POINTER * len(feeds))(*(tensor.pointer for _, tensor in feeds))
         outputs = (_Output * len(fetches))(*(self._output(name) for name in fetches))
         results = (_POINTER * len(fetches))()
-        options = _borrow(RunOptions(timeout_in_ms=timeout_ms).SerializeToString())
+        options = RunOptions(timeout_in_ms=timeout_ms, inter_op_thread_pool=self._threads).SerializeToString()
         with _Status() as status:
             library.TF_SessionRun(
-                *(self._session, ctypes.byref(options), inputs, values, len(feeds)),
+                *(self._session, _Bytes(options, len(options), None), inputs, values, len(feeds)),
                 *(outputs, results, len(fetches), None, 0, None, status),
             )
         return [tensor.to_proto() for tensor in [NativeTensor(pointer) for pointer in results]]

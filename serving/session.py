@@ -9,6 +9,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -54,6 +55,23 @@ def open_session(folder: pathlib.Path) -> Session:
         return PythonSession(folder)
 
 
+@dataclass(frozen=True)
+class _Ports:
+    """A SignatureDef as a run wants it: alias to tensor name, in the order of the aliases, and serialized defaults."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    defaults: dict[str, bytes]
+
+    @classmethod
+    def of(cls, signature: Any) -> _Ports:
+        return cls(
+            {alias: signature.inputs[alias].name for alias in sorted(signature.inputs)},
+            {alias: signature.outputs[alias].name for alias in sorted(signature.outputs)},
+            {alias: tensor.SerializeToString() for alias, tensor in signature.defaults.items()},
+        )
+
+
 class SavedModel:
     """One version of a model, ready to predict; runs may happen in any number of threads at once.
 
@@ -70,6 +88,8 @@ class SavedModel:
             for name, signature in MetaGraphDef.FromString(session.meta_graph).signature_def.items()
         }
         session.meta_graph = b""
+        # Reading a protobuf map for every request costs more than the request's own protobuf.
+        self._ports = {name: _Ports.of(signature) for name, signature in self.signatures.items()}
         self.observe_runtime: Callable[[float], None] | None = None
 
     @classmethod
@@ -108,7 +128,7 @@ class SavedModel:
         Raises:
             StatusError: with TF Serving's code and message for the first check that fails.
         """
-        signature = self.signatures.get(signature_name)
+        signature = self._ports.get(signature_name)
         if signature is None:
             raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature_name}" not found.'
@@ -130,15 +150,14 @@ class SavedModel:
         """Frees the session; no run may be under way or follow."""
         self._session.close()
 
-    def _feeds(self, signature: Any, inputs: Mapping[str, bytes]) -> list[tuple[str, Any]]:
+    def _feeds(self, signature: _Ports, inputs: Mapping[str, bytes]) -> list[tuple[str, Any]]:
         feeds, used = [], []
-        for alias in sorted(signature.inputs):
-            feed_name = signature.inputs[alias].name
+        for alias, feed_name in signature.inputs.items():
             if alias in inputs:
                 serialized = inputs[alias]
                 used.append(alias)
             elif alias in signature.defaults:
-                serialized = signature.defaults[alias].SerializeToString()
+                serialized = signature.defaults[alias]
             else:
                 raise _invalid(
                     f"Signature input alias: {alias}(feed name: {feed_name}) not found in request and no default value "
@@ -160,8 +179,8 @@ def _has_variables(meta_graph: bytes) -> bool:
     return any(node.op in _VARIABLE_OPS for node in MetaGraphDef.FromString(meta_graph).graph_def.node)
 
 
-def _check_input_count(signature: Any, inputs: Mapping[str, bytes]) -> None:
-    sent, expected = set(inputs), set(signature.inputs)
+def _check_input_count(signature: _Ports, inputs: Mapping[str, bytes]) -> None:
+    sent, expected = inputs.keys(), signature.inputs.keys()
     if len(sent) > len(expected) or (len(sent) < len(expected) and not signature.defaults):
         raise _invalid(
             f"input size does not match signature: {len(sent)}!={len(expected)} len({{{_joined(sent)}}}) != "
@@ -170,10 +189,10 @@ def _check_input_count(signature: Any, inputs: Mapping[str, bytes]) -> None:
         )
 
 
-def _outputs(signature: Any, output_filter: Sequence[str]) -> dict[str, str]:
+def _outputs(signature: _Ports, output_filter: Sequence[str]) -> dict[str, str]:
     """Alias to tensor name of what to fetch."""
     outputs: dict[str, str] = {}
-    for alias in output_filter or sorted(signature.outputs):
+    for alias in output_filter or signature.outputs:
         if alias not in signature.outputs:
             raise _invalid(
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
@@ -181,7 +200,7 @@ def _outputs(signature: Any, output_filter: Sequence[str]) -> dict[str, str]:
             )
         if alias in outputs:
             raise _invalid(f"duplicate output tensor alias: {alias}")
-        outputs[alias] = signature.outputs[alias].name
+        outputs[alias] = signature.outputs[alias]
     return outputs
 
 

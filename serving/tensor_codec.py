@@ -63,6 +63,8 @@ _BFLOAT16_BITS = _number("bfloat16", "<u2", "half_val")
 _DTYPE_NUMBERS = {number.dtype: key for key, number in NUMBERS.items()}
 # What protobuf itself stores in a typed field, where that is wider than the tensor's element.
 _FIELD_DTYPES = {"int_val": np.dtype("<i4"), "half_val": np.dtype("<i4")}
+# Fields that lie in a message as numpy has them, behind the field's number and wire type 2: no Python object a value.
+_PACKED_TAGS = {"float_val": b"\x2a", "double_val": b"\x32", "scomplex_val": b"\x4a", "dcomplex_val": b"\x62"}
 
 
 def encode_numbers(array: Array) -> Any:
@@ -113,7 +115,11 @@ def encode_as_field(dtype: int, shape: Sequence[int], elements: Any) -> Any:
     number = _layout(dtype)
     proto = _with_shape(TensorProto(dtype=dtype), shape)
     values = elements.reshape(-1).view(number.storage)
-    getattr(proto, number.field).extend(values.tolist())
+    if number.field in _PACKED_TAGS:
+        content = values.tobytes()
+        proto.MergeFromString(_PACKED_TAGS[number.field] + _varint(len(content)) + content)
+    else:
+        getattr(proto, number.field).extend(values.tolist())
     return proto
 
 
@@ -155,6 +161,15 @@ def _elements(proto: Any, number: _Number, size: int) -> Array:
     ).astype(number.storage, copy=False)
     values = entries[: len(entries) // width * width].view(number.dtype)
     return _filled(values, size)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _layout(dtype: int) -> _Number:

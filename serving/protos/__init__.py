@@ -51,7 +51,7 @@ _messages = build_messages(
         "NodeDef": [("op", 2, "string")],
         "GraphDef": [("node", 1, "repeated NodeDef")],
         "MetaGraphDef": [("graph_def", 2, "GraphDef"), ("signature_def", 5, "map SignatureDef")],
-        "RunOptions": [("timeout_in_ms", 2, "int64")],
+        "RunOptions": [("timeout_in_ms", 2, "int64"), ("inter_op_thread_pool", 3, "int32")],
         "ModelSpec": [
             ("name", 1, "string"),
             ("version", 2, "google.protobuf.Int64Value"),
