@@ -10,7 +10,7 @@ hashing have a last dimension of 2 more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -60,9 +60,18 @@ class FeatureRows(tf.Module):
 
     def __call__(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the features with rows for categories: [B], or [B, L] for a sequence, most recent places kept."""
-        converted = {
-            name: self.rows[name](values) if name in self.rows else values for name, values in features.items()
-        }
+        converted = dict(features)
+        # Features that are hashed alike are hashed at once.
+        alike: dict[Any, list[str]] = {}
+        for name, values in features.items():
+            rows = self.rows.get(name)
+            if isinstance(rows, HashRows) and values.shape.rank == 1:
+                alike.setdefault((rows.buckets, rows.hashes, values.shape[0]), []).append(name)
+            elif rows is not None:
+                converted[name] = rows(values)
+        for names in alike.values():
+            rows = self.rows[names[0]](tf.stack([features[name] for name in names]))
+            converted |= dict(zip(names, tf.unstack(rows), strict=True))
         for name, length in self._max_lengths.items():
             if name in converted:
                 converted[name] = most_recent(converted[name], length)
@@ -132,10 +141,13 @@ class FeatureEncoder(tf.keras.layers.Layer):
         self.quantiles: dict[str, QuantileEmbedding] = {}
         self.projections: dict[str, tf.keras.layers.Dense] = {}
         self.attentions: dict[str, AttentionPooling] = {}
+        self._numbers = _neighbouring_numbers(self.features)
+        for name, names in self._numbers.items():
+            together = [f for f in self.features if isinstance(f, NumericFeature) and f.name in names]
+            self.numerics[name] = numeric_input(together, statistics)
         for place, feature in enumerate(self.features):
             name = feature.name
             if isinstance(feature, NumericFeature):
-                self.numerics[name] = _numeric_input(feature, statistics)
                 if feature.quantiles is not None:
                     edges = statistics.numeric[name].quantiles
                     layer = QuantileEmbedding(edges, feature.dim or DEFAULT_DIM, name=f"{name}_quantiles")
@@ -178,17 +190,22 @@ class FeatureEncoder(tf.keras.layers.Layer):
 
     def _encode(self, features: Mapping[str, tf.Tensor], side: str, training: bool | None) -> dict[str, tf.Tensor]:
         """The parts of the input that one side gives by itself, [B, ...] each."""
-        return {
-            feature.name: self._encode_one(feature, features[feature.name], training)
-            for feature in self.features
-            if feature.side == side and feature.name not in self.attentions
-        }
+        parts = {}
+        for feature in self.features:
+            name = feature.name
+            if feature.side != side or name in self.attentions:
+                continue
+            if feature.kind != "numeric":
+                parts[name] = self._encode_one(feature, features[name], training)
+            elif name in self._numbers:
+                numbers = tf.stack([features[each] for each in self._numbers[name]], axis=-1)
+                parts[name] = self.numerics[name](numbers)
+            if name in self.quantiles:
+                parts[f"{name}_quantiles"] = self.quantiles[name](features[name])
+        return parts
 
     def _encode_one(self, feature: Any, values: tf.Tensor, training: bool | None) -> tf.Tensor:
         name = feature.name
-        if feature.kind == "numeric":
-            number = self.numerics[name](values)
-            return tf.concat([number, self.quantiles[name](values)], axis=-1) if name in self.quantiles else number
         if feature.kind == "vector":
             return self.projections[name](values) if name in self.projections else values
         embeddings = self._embed(_table_of(feature), values, training)
@@ -210,18 +227,38 @@ def _table_of(feature: Any) -> str:
 _FIRST_OOV_SEED = 1000
 
 
-def _numeric_input(feature: NumericFeature, statistics: Statistics) -> NumericInput:
-    moments = statistics.numeric.get(feature.name)
-    if moments is None:
-        raise InputError(
-            f"The statistics of the examples must hold the moments of `{feature.name}`: build the examples with the "
-            f"config that trains. Received: moments of {sorted(statistics.numeric)}."
-        )
-    normal = feature.normalize and moments.count > 0
+def _neighbouring_numbers(features: Sequence[Any]) -> dict[str, list[str]]:
+    """Numeric features that stand side by side in the input, by the first of them."""
+    runs: dict[str, list[str]] = {}
+    for side in ("context", "candidate"):
+        run: list[str] | None = None
+        for feature in features:
+            if feature.side == side and feature.kind == "numeric":
+                run = runs.setdefault(feature.name, []) if run is None else run
+                run.append(feature.name)
+            if feature.side == side and (feature.kind != "numeric" or feature.quantiles is not None):
+                run = None
+    return runs
+
+
+def numeric_input(features: Sequence[NumericFeature], statistics: Statistics) -> NumericInput:
+    """The layer of numeric features that stand side by side, [B, F].
+
+    Raises:
+      InputError: the statistics lack a feature's moments.
+    """
+    for feature in features:
+        if feature.name not in statistics.numeric:
+            raise InputError(
+                f"The statistics of the examples must hold the moments of `{feature.name}`: build the examples with "
+                f"the config that trains. Received: moments of {sorted(statistics.numeric)}."
+            )
+    moments = [statistics.numeric[feature.name] for feature in features]
+    normal = [feature.normalize and each.count > 0 for feature, each in zip(features, moments, strict=True)]
     return NumericInput(
-        transform=feature.transform,
-        mean=moments.mean if normal else 0.0,
-        std=(moments.std or 1.0) if normal else 1.0,
-        missing_indicator=moments.missing > 0,
-        name=f"{feature.name}_input",
+        transforms=[feature.transform for feature in features],
+        means=[each.mean if normalised else 0.0 for each, normalised in zip(moments, normal, strict=True)],
+        stds=[(each.std or 1.0) if normalised else 1.0 for each, normalised in zip(moments, normal, strict=True)],
+        missing_indicators=[each.missing > 0 for each in moments],
+        name=f"{features[0].name}_input",
     )

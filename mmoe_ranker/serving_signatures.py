@@ -15,7 +15,8 @@ over the network what types and shapes cannot: which feature is the item's key, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -108,7 +109,8 @@ class ServingModule(tf.Module):
             check = tf.debugging.Assert(tf.reduce_all(allowed), [rule, weights])
             checked = _with_shapes(features, rank_specs, rank_reference)
             with tf.control_dependencies([check]):
-                outputs, key = self._outputs(checked, tf.identity(weights))
+                weights = tf.identity(weights)
+            outputs, key = self._outputs(checked, weights)
             return outputs | {RANKING: tf.argsort(key, direction="DESCENDING", stable=True)}
 
         def serving_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -130,10 +132,13 @@ class ServingModule(tf.Module):
         }
 
     def _outputs(self, raw: Mapping[str, tf.Tensor], weights: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        with tf.control_dependencies(_range_checks(raw, self._config, self._fields, self.feature_rows)):
-            raw = {name: tf.identity(values) for name, values in raw.items()}
+        checks = _range_checks(raw, self._config, self._fields, self.feature_rows)
+        # What is out of range must not meet the tables; numbers may be computed with meanwhile.
+        with tf.control_dependencies(checks):
+            raw = {name: tf.identity(values) if values.dtype == tf.int64 else values for name, values in raw.items()}
         predicted = self._predict(self.feature_rows(raw))
-        predictions = [predicted[name] for name in self._score.objectives]
+        with tf.control_dependencies(checks):
+            predictions = [tf.identity(predicted[name]) for name in self._score.objectives]
         arguments = (predictions, weights, self._score.offsets, self._score.complements, self._score.form, tf.math)
         outputs = dict(zip(self._score.objectives, predictions, strict=True))
         return outputs | {COMBINED_SCORE: combined_score(*arguments)}, ranking_key(*arguments)
@@ -146,39 +151,70 @@ def _with_shapes(
     checked = {
         name: tf.ensure_shape(values, specs[name].shape, name=f"shape_of_{name}") for name, values in features.items()
     }
-    rows = tf.shape(checked[reference])[0]
-    checks = [
-        tf.debugging.assert_equal(
-            tf.shape(values)[0], rows, message=f"`{name}` must have as many rows as `{reference}`"
-        )
-        for name, values in checked.items()
-        if specs[name].shape[0] is None and name != reference
-    ]
-    with tf.control_dependencies(checks):
+    counted = [reference, *(name for name in checked if specs[name].shape[0] is None and name != reference)]
+    rows = tf.stack(
+        [tf.size(checked[name]) if specs[name].shape.rank == 1 else tf.shape(checked[name])[0] for name in counted]
+    )
+    rules = [f"`{name}` must have as many rows as `{reference}`. Received:" for name in counted]
+    check = _refuse_unless(rows == rows[0], rules, lambda place: rows[place])
+    with tf.control_dependencies([check]):
         return {name: tf.identity(values) for name, values in checked.items()}
 
 
 def _range_checks(
     raw: Mapping[str, tf.Tensor], config: Config, fields: list[Field], rows: FeatureRows
 ) -> list[tf.Operation]:
-    """Refuses what the pipeline would have refused: infinite numbers, integers that have no row of their own."""
-    checks = []
+    """Refuses what the pipeline would have refused: infinite numbers, integers that have no row of their own.
+
+    Features of the same type and shape are checked at once, as many small ops would cost more than the model.
+    """
+    alike: dict[Any, list[tuple[str, str, float, float]]] = {}
     for feature, field in zip(config.served_features, fields, strict=True):
         values = raw[feature.name]
-        if field.wire == "float":
-            # NaN says "missing" for one number; a content vector is there or not as a whole.
-            good = tf.math.is_finite(values) if feature.kind == "vector" else ~tf.math.is_inf(values)
-            rule = "must be finite" if feature.kind == "vector" else "must be finite, or NaN for missing"
-            if feature.kind == "numeric" and feature.transform == "log1p":
-                # Not ~(values <= -1), which graph optimisation turns into values > -1, and NaN into a refusal.
-                good &= tf.math.is_nan(values) | (values > -1.0)
-                rule += ", and above -1 for log1p"
-        elif field.wire == "int64":
-            largest = rows.rows[feature.name].num_rows - 2
-            good = (values >= -1) & (values <= largest)
-            rule = f"must be from 0 to {largest}, or -1 for missing"
-        else:
+        lowest, highest = -math.inf, math.inf
+        if field.wire == "bytes":
             continue
-        bad = tf.boolean_mask(values, ~good)
-        checks.append(tf.debugging.Assert(tf.reduce_all(good), [f"`{feature.name}` {rule}. Received:", bad]))
-    return checks
+        if field.wire == "int64":
+            lowest, highest = -2, rows.rows[feature.name].num_rows - 1
+            rule = f"must be from 0 to {highest - 1}, or -1 for missing"
+        elif feature.kind == "vector":
+            # NaN says "missing" for one number; a content vector is there or not as a whole.
+            rule = "must be finite"
+        else:
+            rule = "must be finite, or NaN for missing"
+            if feature.kind == "numeric" and feature.transform == "log1p":
+                lowest = -1.0
+                rule += ", and above -1 for log1p"
+        kind = (values.dtype, values.shape[0], None if values.shape.rank == 1 else feature.name)
+        alike.setdefault(kind, []).append((feature.name, f"`{feature.name}` {rule}. Received:", lowest, highest))
+    return [_range_check(dtype, raw, limits) for (dtype, _, _), limits in alike.items()]
+
+
+def _range_check(
+    dtype: tf.DType, raw: Mapping[str, tf.Tensor], limits: Sequence[tuple[str, str, float, float]]
+) -> tf.Operation:
+    """Refuses values that are not strictly between the limits of their feature; features of one shape."""
+    names, rules, lowest, highest = zip(*limits, strict=True)
+    values = tf.stack([raw[name] for name in names])  # [F, ...]
+    each = [len(names)] + [1] * (values.shape.rank - 1)
+    # Not ~(values <= lowest), which graph optimisation turns into values > lowest, and NaN into a refusal.
+    good = (values > tf.reshape(tf.constant(lowest, dtype), each)) & (
+        values < tf.reshape(tf.constant(highest, dtype), each)
+    )
+    if dtype == tf.float32 and values.shape.rank == 2:
+        good |= tf.math.is_nan(values)
+    by_feature = tf.reduce_all(good, axis=list(range(1, values.shape.rank)))
+    return _refuse_unless(by_feature, rules, lambda place: tf.boolean_mask(values[place], ~good[place]))
+
+
+def _refuse_unless(good: tf.Tensor, rules: Sequence[str], received: Callable[[tf.Tensor], tf.Tensor]) -> tf.Operation:
+    """Refuses the request by the rule of the first of F features that is not good, [F], and what was received of it.
+
+    The words are put together only then.
+    """
+
+    def refuse() -> tf.Operation:
+        place = tf.argmin(tf.cast(good, tf.int32))
+        return tf.debugging.Assert(False, [tf.gather(tf.constant(rules), place), received(place)])
+
+    return tf.cond(tf.reduce_all(good), tf.no_op, refuse)

@@ -24,8 +24,8 @@ from serving.status import StatusError
 from serving.tensor_codec import NUMBERS, encode_as_field
 
 # `RunOptions.inter_op_thread_pool`. A request has a thread of its own already, and a graph of small ops spends more on
-# handing them to other threads than on the ops; large products still use all cores. What is run so sees its deadline only
-# when it is done, so that graphs which may run on and on, those with loops, are left to TensorFlow's threads.
+# handing them to other threads than on the ops; large products still use all cores. What is run so sees its deadline
+# only when it is done, so that graphs which may run on and on, those with loops, are left to TensorFlow's threads.
 _CALLING_THREAD, _OTHER_THREADS = -1, 0
 _LOOPS = (b"While", b"NextIteration")
 _LIBRARY_NAMES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")

@@ -124,8 +124,8 @@ class ModelServer:
 
     def wait(self) -> None:
         """Blocks until SIGINT or SIGTERM, then stops; for the main thread of a command."""
-        # What was imported stays for ever, and is hundreds of thousands of objects: the collector would walk through them while
-        # requests wait.
+        # What was imported stays for ever, and is hundreds of thousands of objects: the collector would walk through
+        # them while requests wait.
         gc.collect()
         gc.freeze()
         received: list[int] = []  # no Event: its lock may be held by the very thread that the signal interrupts

@@ -9,50 +9,58 @@ import tensorflow as tf
 
 
 class NumericInput(tf.keras.layers.Layer):
-    """One number, transformed and normalised: (transform(x) - mean) / std, and 0 where it is missing.
+    """Numbers, each transformed and normalised: (transform(x) - mean) / std, and 0 where it is missing.
+
+    All of them at once: at serving, each op has a price of its own, whatever it computes.
 
     Args:
-      transform: `none` or `log1p`.
-      mean: mean of the transformed value over the training split; 0 to leave it as it is.
-      std: its standard deviation; 1 to leave it as it is.
-      missing_indicator: adds a column that is 1 where the number is missing.
+      transforms: of each number, `none` or `log1p`.
+      means: mean of each transformed value over the training split; 0 to leave it as it is.
+      stds: its standard deviation; 1 to leave it as it is.
+      missing_indicators: which numbers get a column behind their own that is 1 where the number is missing.
       **kwargs: for the base layer.
 
-    Input shape: [B], NaN where missing.
-    Output shape: [B, 1], or [B, 2] with the indicator.
+    Input shape: [B, F], F numbers, NaN where missing.
+    Output shape: [B, F] and a column more for each indicator.
     """
 
     def __init__(
         self,
-        transform: str = "none",
-        mean: float = 0.0,
-        std: float = 1.0,
-        missing_indicator: bool = False,
+        transforms: Sequence[str] = ("none",),
+        means: Sequence[float] = (0.0,),
+        stds: Sequence[float] = (1.0,),
+        missing_indicators: Sequence[bool] = (False,),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.transform = transform
-        self.mean = mean
-        self.std = std
-        self.missing_indicator = missing_indicator
+        self.transforms = tuple(transforms)
+        self.means = tuple(means)
+        self.stds = tuple(stds)
+        self.missing_indicators = tuple(missing_indicators)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the input's columns."""
         missing = tf.math.is_nan(inputs)
-        values = tf.where(missing, tf.zeros_like(inputs), inputs)
-        if self.transform == "log1p":
-            values = tf.math.log1p(values)
-        values = tf.where(missing, tf.zeros_like(values), (values - self.mean) / self.std)
-        columns = [values, tf.cast(missing, values.dtype)] if self.missing_indicator else [values]
-        return tf.stack(columns, axis=-1)
+        values = tf.where(missing, 0.0, inputs)
+        logarithmic = [transform == "log1p" for transform in self.transforms]
+        if any(logarithmic):
+            values = tf.where(logarithmic, tf.math.log1p(values), values)
+        if any(self.means) or set(self.stds) != {1.0}:
+            values = tf.where(missing, 0.0, (values - self.means) / self.stds)
+        if not any(self.missing_indicators):
+            return values
+        columns = []
+        for place, indicator in enumerate(self.missing_indicators):
+            columns += [place, len(self.means) + place] if indicator else [place]
+        return tf.gather(tf.concat([values, tf.cast(missing, values.dtype)], axis=-1), columns, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return super().get_config() | {
-            "transform": self.transform,
-            "mean": self.mean,
-            "std": self.std,
-            "missing_indicator": self.missing_indicator,
+            "transforms": self.transforms,
+            "means": self.means,
+            "stds": self.stds,
+            "missing_indicators": self.missing_indicators,
         }
 
 

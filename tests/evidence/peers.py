@@ -26,6 +26,7 @@ from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.dataset import labels_of, parsed_dataset
 from mmoe_ranker.evaluation import predict
 from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.features import numeric_input
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.statistics import Statistics
 from tests.benchmarks import peer
@@ -116,7 +117,8 @@ def _worker(given: Path, **options: Any) -> Any:
 
 def write_input(config: Config, examples: Path, folder: Path) -> None:
     """Writes the peer's arrays and the specification of its model, and the test split's labels and groups."""
-    ranker = Ranker(config, Statistics.load(examples))
+    statistics = Statistics.load(examples)
+    ranker = Ranker(config, statistics)
     tasks = [objective.name for objective in config.objectives if objective.kind == "binary"]
     arrays: dict[str, np.ndarray] = {}
     test: dict[str, np.ndarray] = {}
@@ -124,7 +126,7 @@ def write_input(config: Config, examples: Path, folder: Path) -> None:
         batches = []
         for parsed in parsed_dataset(examples, split, config):
             served = {feature.name: parsed[feature.name] for feature in config.served_features}
-            columns = _columns(config, ranker, served) | {
+            columns = _columns(config, ranker, statistics, served) | {
                 f"{task}_label": labels_of(parsed, config)[task] for task in tasks
             }
             if split == "test":
@@ -144,14 +146,14 @@ def write_input(config: Config, examples: Path, folder: Path) -> None:
     (folder / _SPECIFICATION).write_text(json.dumps(specification), encoding="utf-8")
 
 
-def _columns(config: Config, ranker: Ranker, served: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(config: Config, ranker: Ranker, statistics: Statistics, served: Mapping[str, Any]) -> dict[str, Any]:
     """The served features as the peer takes them: rows, sequences of one length with 0 for no value, numbers."""
     rows = ranker.feature_rows(served)
     columns: dict[str, Any] = {}
     for feature in config.served_features:
         values = rows[feature.name]
         if feature.kind == "numeric":
-            values = ranker.encoder.numerics[feature.name](values)
+            values = numeric_input([feature], statistics)(values[:, np.newaxis])
         elif feature.kind == "sequence":
             filled = np.zeros((len(values), feature.max_length), np.int32)
             filled[:, : values.shape[1]] = values.numpy()[:, : feature.max_length]

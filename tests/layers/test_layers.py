@@ -197,10 +197,20 @@ def test_integer_rows() -> None:
 
 
 def test_numeric_input() -> None:
-    layer = NumericInput("log1p", mean=1.0, std=2.0, missing_indicator=True)
-    columns = layer(tf.constant([np.expm1(5.0), np.nan], tf.float32)).numpy()
+    layer = NumericInput(["log1p"], [1.0], [2.0], [True])
+    columns = layer(tf.constant([[np.expm1(5.0)], [np.nan]], tf.float32)).numpy()
     np.testing.assert_allclose(columns, [[2.0, 0.0], [0.0, 1.0]], rtol=1e-6)
-    assert NumericInput()(tf.constant([3.0, np.nan])).numpy().tolist() == [[3.0], [0.0]]
+    assert NumericInput()(tf.constant([[3.0], [np.nan]])).numpy().tolist() == [[3.0], [0.0]]
+
+
+def test_numbers_side_by_side_are_each_as_by_itself() -> None:
+    values = np.array([[1.0, 2.0, -5.0], [np.nan, 0.0, np.nan], [-7.0, np.nan, 4.0]], np.float32)
+    together = NumericInput(["none", "log1p", "none"], [3.0, 0.5, 0.0], [2.0, 1.5, 1.0], [True, False, True])
+    first = NumericInput(["none"], [3.0], [2.0], [True])(values[:, :1])
+    second = NumericInput(["log1p"], [0.5], [1.5], [False])(values[:, 1:2])
+    third = NumericInput(["none"], [0.0], [1.0], [True])(values[:, 2:])
+    np.testing.assert_allclose(together(values), np.concatenate([first, second, third], axis=1), rtol=1e-6)
+    assert np.asarray(third).tolist() == [[-5.0, 0.0], [0.0, 1.0], [4.0, 0.0]]
 
 
 def test_quantile_embedding() -> None:
@@ -231,7 +241,7 @@ def test_dense_stack_without_layers_is_the_identity() -> None:
         ParallelDense(2, 3, "relu"),
         MixtureOfExperts(2, [3], 2, 0.1, seed=5),
         ShallowTower({"a": 2, "b": 3}, [("a", "b")], 1, ["a"], 0.1, seed=2),
-        NumericInput("log1p", 1.0, 2.0, True),
+        NumericInput(["log1p"], [1.0], [2.0], [True]),
         QuantileEmbedding([1.0, 2.0], 3),
     ],
     ids=lambda layer: type(layer).__name__,
