@@ -181,7 +181,8 @@ def test_other_metrics_may_judge(runs) -> None:
     assert comparison.verdicts["click"].difference.difference < 0
     assert {move.metric for move in comparison.slices if move.objective == "click"} == {"log_loss"}
     assert {move.metric for move in comparison.slices if move.objective == "watch_time"} == {"rmse"}
-    with pytest.raises(InputError, match=r"^The verdict on `click` must rest on one of .*auc.*\. Received: 'calibration'\.$"):
+    refused = r"^The verdict on `click` must rest on one of .*auc.*\. Received: 'calibration'\.$"
+    with pytest.raises(InputError, match=refused):
         compare(*runs, judge_by={"click": "calibration"})
     with pytest.raises(InputError, match=r"^A verdict must be on an objective of both runs, .* Received: 'clik'\.$"):
         compare(*runs, judge_by={"clik": "auc"})
