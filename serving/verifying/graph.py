@@ -171,7 +171,6 @@ class Graph:
 
 def check_graph(graph: Graph, version: pathlib.Path) -> Iterator[Finding]:
     """All checks on the graph that need no session."""
-    yield from check_ops(graph)
     python = sorted({node.op for node in graph.all_nodes()} & _PYTHON_OPS)
     problems = [f"The graph calls Python, through the op {op}, which no server can" for op in python]
     yield found("python_functions", problems, "No op calls Python.")
@@ -180,6 +179,7 @@ def check_graph(graph: Graph, version: pathlib.Path) -> Iterator[Finding]:
         for what in _must_compile(graph)
     ]
     yield found("must_compile", problems, "Nothing must be compiled by XLA, which TF Serving has switched off.")
+    yield from check_ops(graph)
     problems = [*_paths(graph), *_links(version)]
     yield found("relocatable", problems, "No constant, asset or link leads out of the version's folder.")
 

@@ -33,7 +33,7 @@ class Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """A spec for forbidden packages, by which nothing can be loaded; None for all others."""
         if fullname.partition(".")[0] not in FORBIDDEN:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=self._origin)
+        return importlib.machinery.ModuleSpec(fullname, self, origin=self._origin if fullname == "tensorflow" else None)
 
     def exec_module(self, module: ModuleType) -> None:
         """Raises ImportError."""

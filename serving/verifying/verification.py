@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
-import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from mmoe_ranker.errors import InputError
 from serving.verifying import isolated
@@ -71,13 +71,16 @@ def gate(version: pathlib.Path, previous: pathlib.Path | None, allow_breaking: b
     Raises:
         InputError: a check failed.
     """
-    for finding in verify(version, previous, allow_breaking):
-        if finding.status == "failed":
-            hint = ", or export with `--allow-breaking`" if finding.check == "compatibility" else ""
-            raise InputError(
-                f"An export must pass the check `{finding.name}` before it is published{hint}. "
-                f"Received: {finding.sentence}"
-            )
+    failed = [finding for finding in verify(version, previous, allow_breaking) if finding.status == "failed"]
+    if failed:
+        names = ", ".join(f"`{finding.name}`" for finding in failed)
+        hint = (
+            " (`--allow-breaking` lets it pass)" if {finding.check for finding in failed} == {"compatibility"} else ""
+        )
+        raise InputError(
+            f"An export must pass all checks before it is published, and failed {names}{hint}. "
+            f"Received: {failed[0].sentence}"
+        )
 
 
 def versions_to_compare(models: pathlib.Path, number: int | None) -> tuple[pathlib.Path, pathlib.Path | None]:
@@ -95,10 +98,9 @@ def versions_to_compare(models: pathlib.Path, number: int | None) -> tuple[pathl
             raise InputError(
                 f"`--version` goes with a folder of versions. Received: {str(models)!r}, a version itself."
             )
-        number = _number(models.resolve())
-        if number is None:
-            raise InputError(f"A version's folder must be named by an integer. Received: {str(models)!r}.")
-        models = models.resolve().parent
+        here = models.resolve()
+        own = int(here.name) if here.name.isdecimal() else 0
+        return models, _before(own, version_folders(here.parent))
     versions = version_folders(models) if models.is_dir() else {}
     if not versions:
         raise InputError(
@@ -109,12 +111,12 @@ def versions_to_compare(models: pathlib.Path, number: int | None) -> tuple[pathl
     if number not in versions:
         there = ", ".join(map(str, sorted(versions)))
         raise InputError(f"`--version` must be one of {there}. Received: {number}.")
-    before = [other for other in versions if other < number]
-    return versions[number], versions[max(before)] if before else None
+    return versions[number], _before(number, versions)
 
 
-def _number(folder: pathlib.Path) -> int | None:
-    return int(folder.name) if re.fullmatch(r"[0-9]+", folder.name) else None
+def _before(number: int, versions: Mapping[int, pathlib.Path]) -> pathlib.Path | None:
+    lower = [other for other in versions if other < number]
+    return versions[max(lower)] if lower else None
 
 
 def _installed_tensorflow() -> pathlib.Path:

@@ -102,15 +102,15 @@ def test_the_gate_names_the_check(models: Path) -> None:
     with pytest.raises(InputError) as refused:
         gate(models / "2", models / "1")
     assert str(refused.value) == (
-        "An export must pass the check `compatibility` before it is published, or export with `--allow-breaking`. "
-        "Received: Breaks who calls version 1: the item key was `video_id` and is `item_id`."
+        "An export must pass all checks before it is published, and failed `compatibility` (`--allow-breaking` lets it "
+        "pass). Received: Breaks who calls version 1: the item key was `video_id` and is `item_id`."
     )
 
 
 @pytest.mark.slow
 def test_an_export_that_breaks_callers_is_not_published(tiny_world: TinyWorld, tmp_path: Path) -> None:
     publish(tmp_path / "1")
-    with pytest.raises(InputError, match=r"the check `compatibility` .* `hour` was int64 and is string"):
+    with pytest.raises(InputError, match=r"failed `compatibility` .* `hour` was int64 and is string"):
         export(tiny_world.workdir, tmp_path, gate)
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
@@ -119,11 +119,12 @@ def test_which_version_is_meant(models: Path, tmp_path: Path) -> None:
     assert versions_to_compare(models, None) == (models / "2", models / "1")
     assert versions_to_compare(models, 1) == (models / "1", None)
     assert versions_to_compare(models / "2", None) == (models / "2", models / "1")
-    shutil.copytree(models / "1", tmp_path / "latest")
+    assert versions_to_compare(Path(shutil.copytree(models / "1", tmp_path / "built")), None)[1] is None
+    (tmp_path / "stable").symlink_to(models / "2")
+    assert versions_to_compare(tmp_path / "stable", None) == (tmp_path / "stable", models / "1")
     for folder, number, message in (
         (models, 3, r"`--version` must be one of 1, 2. Received: 3."),
         (models / "2", 2, "`--version` goes with a folder of versions. Received: '.*2', a version itself."),
-        (tmp_path / "latest", None, "A version's folder must be named by an integer. Received: '.*latest'."),
         (models / "latest", None, "MODEL_DIR must be a folder of versions, each named by an integer, or one of them."),
         (models / "absent", None, "MODEL_DIR must be a folder of versions"),
     ):

@@ -121,11 +121,25 @@ def test_a_constant_that_holds_a_path(tmp_path: Path) -> None:
     assert found["relocatable"].endswith(f"holds a path outside of the version's folder, {file}.")
 
 
-def test_values_that_only_look_like_paths_are_none(tmp_path: Path) -> None:
-    def plant(click: tf.Tensor) -> tf.Tensor:
-        return click + 0.0 * tf.cast(tf.size(tf.constant(["/m/04rlf", "/", "/home", "a://b"])), tf.float32)
+def test_values_that_only_look_like_paths_and_assets_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "vocabulary.txt"
+    file.write_text("phone\n")
+    lines = tf.lookup.TextFileInitializer(
+        str(file), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    table = tf.lookup.StaticHashTable(lines, -1)
 
-    assert planted(tmp_path, plant=plant) == {}
+    def plant(click: tf.Tensor) -> tf.Tensor:
+        like_paths = tf.constant(["/m/04rlf", "/", "/home", "a://b"])
+        found = table.lookup(tf.constant("phone")) * tf.size(like_paths, tf.int64)
+        return click + tf.cast(found, tf.float32)
+
+    scorer = Scorer(plant)
+    scorer.table = table  # what a module does not hold is not saved
+    version = publish(tmp_path / "1", scorer)
+    assert (version / "assets" / "vocabulary.txt").exists()
+    file.unlink()
+    assert failed(version) == {}
 
 
 def test_a_link_and_an_asset_that_lead_out(version: Path, tmp_path: Path) -> None:
@@ -279,10 +293,11 @@ def test_answers_that_are_not_the_training_models(version: Path) -> None:
     [
         ([], "holds no answer to compare with"),
         ([b"\xff"], "cannot be read"),
+        ([prediction_log({"rating": [1.0]}, hour=HOUR, duration=DURATIONS)], "`rank` does not answer `rating`"),
         ([prediction_log({"click": [1.0]}, signature="gone")], "cannot answer what the training model answered"),
         ([prediction_log({"click": [1.0]}, hour=HOUR, duration=DURATIONS)], "differs from the training model's by inf"),
     ],
-    ids=["none", "garbage", "of no signature", "too few"],
+    ids=["none", "garbage", "of no output", "of no signature", "too few"],
 )
 def test_answers_that_say_nothing(version: Path, records: list[bytes], sentence: str) -> None:
     write_records(version, ANSWERS, records)
