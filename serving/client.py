@@ -23,7 +23,7 @@ import grpc
 
 from mmoe_ranker.errors import InputError
 from serving.connection import Connection, Deadline, RankingError, RefusedError
-from serving.protos import PredictRequest
+from serving.protos import RankRequest
 from serving.ranking import Ranking, read_ranking
 from serving.request_columns import request_columns
 from serving.request_encoding import EncodedRequest, encode_request
@@ -195,7 +195,7 @@ class RankingClient:
         step = self._max_candidates or size
 
         def ask(start: int) -> Any:
-            message = PredictRequest()
+            message = RankRequest()
             message.model_spec.name = self._name
             message.model_spec.signature_name = RANK
             encoded.write(message.inputs, start, min(start + step, size))

@@ -78,7 +78,7 @@ class Connection:
         self._get_metadata = self._method("GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse)
 
     def predict(self, request: Any, deadline: Deadline) -> Any:
-        """Answers a PredictRequest.
+        """Answers a PredictRequest or RankRequest.
 
         Raises:
             RefusedError: the server finds fault with the request.

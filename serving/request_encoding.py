@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,11 +31,10 @@ _Place: TypeAlias = Callable[[int], str]  # from a row or a place in a list to t
 _MISSING_INTEGER = -1
 
 
-@dataclass(frozen=True)
-class EncodedFeature:
-    """One input: a numeric array [N] or [N, L], or as many byte strings, row after row; L is the width."""
+class EncodedFeature(NamedTuple):
+    """One input: a numeric array [N] or [N, L], or as many strings, row after row; L is the width."""
 
-    values: Array | list[bytes]
+    values: Array | Sequence[str]
     width: int | None = None
 
     def write(self, tensor: Any, start: int, stop: int) -> None:
@@ -130,7 +129,7 @@ def _encode_sequences(feature: ServedFeature, column: Column, place: _Place) -> 
     categories = _categories(values, _in_lists(place, lengths))
     width = int(lengths.max()) if feature.size is None else feature.size
     if (lengths < width).any():
-        padded = np.full((len(lengths), width), b"", object)
+        padded = np.full((len(lengths), width), "", object)
         padded[_ends(lengths, width)] = categories
         categories = padded.reshape(-1).tolist()
     return EncodedFeature(categories, width)
@@ -208,7 +207,7 @@ def _ends(lengths: Array, width: int) -> Array:
     return np.arange(width) >= width - lengths[:, None]
 
 
-def _categories(column: Column, place: _Place) -> list[bytes]:
+def _categories(column: Column, place: _Place) -> Sequence[str]:
     allowed = "a string of valid Unicode, an integer, a boolean or null"
     values: Any = column
     if isinstance(column, np.ndarray):
@@ -216,19 +215,19 @@ def _categories(column: Column, place: _Place) -> list[bytes]:
             raise _wrong(place(0), allowed, column[0])
         values = [*map(str, column.tolist())] if column.dtype.kind in "iu" else column.tolist()
     try:
-        # Encodes all at once, and asks for nothing but strings on the way.
-        together = "\0".join(values).encode().split(b"\0")
-        if len(together) == len(values):
-            return together
+        "".join(values).encode()  # says at once that all are strings, and of valid Unicode
+        return values
     except (TypeError, UnicodeEncodeError):
         pass
-    encoded = []
+    categories = []
     for row, value in enumerate(values):
         try:
-            encoded.append(b"" if is_missing(value) else canonical_category(value).encode())
+            category = "" if is_missing(value) else canonical_category(value)
+            category.encode()
         except (InputError, UnicodeEncodeError):
             raise _wrong(place(row), allowed, value) from None
-    return encoded
+        categories.append(category)
+    return categories
 
 
 def _integers(column: Column, place: _Place) -> Array:

@@ -35,6 +35,11 @@ class _Number:
     field: str
     storage: np.dtype[Any]
 
+    @property
+    def width(self) -> int:
+        """Entries an element: 2 for complex numbers, else 1."""
+        return self.dtype.itemsize // self.storage.itemsize
+
 
 def _number(name: str, dtype: str, field: str, storage: str | None = None) -> _Number:
     return _Number(name, np.dtype(dtype), field, np.dtype(storage or dtype))
@@ -95,8 +100,8 @@ def write_numbers(proto: Any, array: Array) -> Any:
     return _with_shape(proto, array.shape)
 
 
-def write_strings(proto: Any, values: Sequence[bytes], shape: Sequence[int]) -> Any:
-    """Does `encode_strings` in an empty TensorProto that is there already."""
+def write_strings(proto: Any, values: Sequence[bytes] | Sequence[str], shape: Sequence[int]) -> Any:
+    """Does `encode_strings` in an empty TensorProto, or with Unicode in a TextTensorProto, that is there already."""
     proto.dtype = DT_STRING
     proto.string_val.extend(values)
     return _with_shape(proto, shape)
@@ -155,10 +160,12 @@ def _elements(proto: Any, number: _Number, size: int) -> Array:
                 f"{number.name} takes {size * number.dtype.itemsize}"
             )
         return np.frombuffer(proto.tensor_content, number.dtype)
-    width = number.dtype.itemsize // number.storage.itemsize  # 2 for complex numbers, else 1
+    width = number.width
     entries = np.array(
         getattr(proto, number.field)[: size * width], _FIELD_DTYPES.get(number.field, number.storage)
     ).astype(number.storage, copy=False)
+    if len(entries) == size and number.storage == number.dtype:
+        return entries
     values = entries[: len(entries) // width * width].view(number.dtype)
     return _filled(values, size)
 
@@ -180,10 +187,11 @@ def _layout(dtype: int) -> _Number:
 
 
 def _with_shape(proto: Any, shape: Sequence[int]) -> Any:
+    dimensions = proto.tensor_shape
     # A scalar's shape is present and empty, as Tensor::AsProtoField writes it.
-    proto.tensor_shape.SetInParent()
+    dimensions.SetInParent()
     for size in shape:
-        proto.tensor_shape.dim.add(size=size)
+        dimensions.dim.add(size=size)
     return proto
 
 

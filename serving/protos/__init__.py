@@ -40,6 +40,7 @@ _messages = build_messages(
         "Dim": [("size", 1, "int64"), ("name", 2, "string")],
         "TensorShapeProto": [("dim", 2, "repeated Dim"), ("unknown_rank", 3, "bool")],
         "TensorProto": _TENSOR_FIELDS,
+        "TextTensorProto": [*_TENSOR_FIELDS[:3], ("string_val", 8, "repeated string")],
         "TensorInfo": [("name", 1, "string"), ("dtype", 2, "int32"), ("tensor_shape", 3, "TensorShapeProto")],
         "SignatureDef": [
             ("inputs", 1, "map TensorInfo"),
@@ -63,6 +64,9 @@ _messages = build_messages(
             ("inputs", 2, "map TensorProto"),
             ("output_filter", 3, "repeated string"),
         ],
+        # A PredictRequest as a client of this package writes it: what it sends is numbers or Unicode, and protobuf
+        # turns strings into bytes faster than Python does.
+        "RankRequest": [("model_spec", 1, "ModelSpec"), ("inputs", 2, "map TextTensorProto")],
         "PredictResponse": [("outputs", 1, "map TensorProto"), ("model_spec", 2, "ModelSpec")],
         # Of a log's kinds one is set; those that this server does not serve are told apart by their names alone.
         "PredictionLog": [
@@ -92,6 +96,7 @@ PredictionLog: Any = _messages["PredictionLog"]
 MetaGraphDef: Any = _messages["MetaGraphDef"]
 RunOptions: Any = _messages["RunOptions"]
 ModelSpec: Any = _messages["ModelSpec"]
+RankRequest: Any = _messages["RankRequest"]
 PredictRequest: Any = _messages["PredictRequest"]
 PredictResponse: Any = _messages["PredictResponse"]
 GetModelMetadataRequest: Any = _messages["GetModelMetadataRequest"]

@@ -10,7 +10,7 @@ import numpy as np
 from mmoe_ranker.combined_score import combined_score, ranking_key
 from serving.client import RankingClient
 from serving.connection import AbsentModelError
-from serving.protos import GetModelMetadataResponse, PredictResponse, SignatureDefMap
+from serving.protos import GetModelMetadataResponse, PredictRequest, PredictResponse, SignatureDefMap
 from serving.served_signatures import ServedSignatures
 from serving.tensor_codec import decode, encode_as_field, encode_numbers, encode_strings
 
@@ -70,7 +70,8 @@ class FakeRanker:
         version = self._version(request)
         self.versions = self.versions[1:] or self.versions
         names = self.order[version]
-        inputs = {name: decode(tensor) for name, tensor in request.inputs.items()}
+        received = PredictRequest.FromString(request.SerializeToString())
+        inputs = {name: decode(tensor) for name, tensor in received.inputs.items()}
         predictions = [inputs[name] for name in names]
         given = dict(zip(OBJECTIVES, zip(self.weights[version], OFFSETS, COMPLEMENTS, strict=True), strict=True))
         weights, offsets, complements = zip(*(given[name] for name in names), strict=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_ranker.errors import InputError
-from serving.protos import PredictRequest
+from serving.protos import RankRequest
 from serving.request_columns import request_columns
 from serving.request_encoding import encode_request
 from serving.signature import RankSignature, ServedFeature
@@ -39,7 +39,7 @@ ROW = {"video": "v1", "duration": 61.5, "level": 3, "tags": ["a"], "steps": [1, 
 
 def sent(candidates, context=CONTEXT, signature=SIGNATURE, item_key=None) -> dict[str, bytes]:
     columns = request_columns({"context": context, "candidates": candidates}, signature, item_key)
-    message = PredictRequest()
+    message = RankRequest()
     encode_request(columns, signature).write(message.inputs, 0, columns.size)
     return {name: tensor.SerializeToString(deterministic=True) for name, tensor in message.inputs.items()}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2
 
 from mmoe_ranker.errors import InputError
-from serving.protos import PredictRequest, SignatureDef
+from serving.protos import RankRequest, SignatureDef
 from serving.request_columns import request_columns
 from serving.request_encoding import encode_request
 from serving.signature import RankSignature, ServedFeature
@@ -45,7 +45,7 @@ def request(**changes):
 def tensors_of(request, signature=SIGNATURE, item_key=None) -> dict[str, np.ndarray]:
     """What is sent, as TensorFlow reads it."""
     columns = request_columns(request, signature, item_key)
-    message = PredictRequest()
+    message = RankRequest()
     encode_request(columns, signature).write(message.inputs, 0, columns.size)
     return {
         name: tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
