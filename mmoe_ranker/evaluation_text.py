@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmoe_ranker.text_table import number, table
+
 
 def format_report(report: Mapping[str, Any]) -> str:
     """The report as text: a table of metrics by objective with their intervals, one of the gates, one a slice, notes.
@@ -43,11 +45,11 @@ def _metrics(report: Mapping[str, Any]) -> list[str]:
                 interval = intervals.get("combined_score", {}).get(key, {}).get(name)
                 flat[f"{key} of score"] = by_label[name], interval
         for key, (value, interval) in flat.items():
-            number = _number(value["value"] if isinstance(value, Mapping) else value)
+            cell = number(value["value"] if isinstance(value, Mapping) else value)
             if interval and None not in interval:
-                number += f" [{', '.join(map(_number, interval))}]"
-            by_metric.setdefault(key, {"metric": key})[name] = number
-    return _table(list(by_metric.values()))
+                cell += f" [{', '.join(map(number, interval))}]"
+            by_metric.setdefault(key, {"metric": key})[name] = cell
+    return table(list(by_metric.values()))
 
 
 def _gates(gates: Mapping[str, Any]) -> list[str]:
@@ -55,13 +57,13 @@ def _gates(gates: Mapping[str, Any]) -> list[str]:
     rows = [
         {"gate of": name}
         | {
-            f"own {index}" if index < own else f"expert {index - own}": _number(share)
+            f"own {index}" if index < own else f"expert {index - own}": number(share)
             for index, share in enumerate(gate["utilisation"])
         }
-        | {key: _number(gate[key]) for key in ("entropy", "entropy_share", "polarised")}
+        | {key: number(gate[key]) for key in ("entropy", "entropy_share", "polarised")}
         for name, gate in gates["objectives"].items()
     ]
-    return [f"utilisation of experts, of which {gates['dead_experts']} dead", *_table(rows)]
+    return [f"utilisation of experts, of which {gates['dead_experts']} dead", *table(rows)]
 
 
 def _slice(name: str, values: Mapping[str, Any]) -> list[str]:
@@ -70,21 +72,8 @@ def _slice(name: str, values: Mapping[str, Any]) -> list[str]:
         row = {name: value}
         for objective, metric in objectives.items():
             row["impressions"] = f"{metric['impressions']:,}"
-            row[f"{objective} mean"] = _number(metric["mean_label"])
+            row[f"{objective} mean"] = number(metric["mean_label"])
             key = "auc" if "auc" in metric else "rmse"
-            row[f"{objective} {key}"] = _number(metric[key])
+            row[f"{objective} {key}"] = number(metric[key])
         rows.append(row)
-    return _table(rows)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def _table(rows: list[dict[str, str]]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([row.get(name, "") for name in names] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    return table(rows)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmoe_ranker import metrics
 from mmoe_ranker.describe import describe
 from mmoe_ranker.evaluation import predict
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
@@ -22,7 +23,45 @@ from tests.evidence import census, gates, peers, table1, table2
 from tests.evidence.comparison import against_control, table
 from tests.evidence.example_sets import simulated_config
 from tests.evidence.live_experiment import LiveExperiment
+from tests.evidence.real_logs import Reading, paired_bootstrap
 from tests.evidence.runs import LeftToAnotherError, Runs, made_once
+
+
+@pytest.mark.parametrize("metric", ["auc", "auc_within", "mrr", "log_rmse"])
+def test_readings_are_the_metrics_and_their_bootstrap_is_paired(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    requests, positions = np.repeat([b"%d" % index for index in range(60)], 5), np.tile(np.arange(5), 60)
+    labels = np.where(rng.random(300) < 0.8, rng.random(300) < 0.3, np.nan).astype(float)
+    ours, theirs = ([rng.random(300) + scale * np.nan_to_num(labels) for _ in range(2)] for scale in (1.0, 0.5))
+    reading = Reading(metric, labels, {"request_id": requests, "position": positions})
+
+    def by_loops(scores: np.ndarray, rows: np.ndarray, drawn: np.ndarray) -> float:
+        if metric == "mrr":
+            return metrics.mrr(labels[rows], scores[rows], drawn).value
+        if metric == "log_rmse":
+            there = rows[~np.isnan(labels[rows])]
+            return float(np.sqrt(np.mean((np.log1p(labels[there]) - np.log1p(scores[there])) ** 2)))
+        if metric == "auc":
+            return metrics.auc(labels[rows], scores[rows])
+        return metrics.auc_within(labels[rows], scores[rows], positions[rows]).value
+
+    everything = np.arange(300)
+    assert reading(ours[0]) == pytest.approx(by_loops(ours[0], everything, requests))
+    found = paired_bootstrap(reading, ours, theirs)
+    differences = []
+    for _ in range(400):
+        # A request that is drawn twice is two requests.
+        drawn = rng.integers(60, size=60)
+        rows, copies = (drawn[:, None] * 5 + np.arange(5)).ravel(), np.repeat(np.arange(60), 5)
+        pairs = zip(ours, theirs, strict=True)
+        differences.append(
+            np.mean([by_loops(one, rows, copies) - by_loops(other, rows, copies) for one, other in pairs])
+        )
+    low, high = np.quantile(differences, [0.025, 0.975])
+    assert found["low"] == pytest.approx(low, abs=0.25 * (high - low))
+    assert found["high"] == pytest.approx(high, abs=0.25 * (high - low))
+    expected = [reading(one) - reading(other) for one, other in zip(ours, theirs, strict=True)]
+    assert found["mean"] == pytest.approx(np.mean(expected))
 
 
 def test_a_run_that_is_done_is_not_done_again(tmp_path: Path) -> None:

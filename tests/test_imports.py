@@ -69,7 +69,7 @@ ALLOWED = {
     "training": _TRAINING
     | _DISTRIBUTION
     | {"training_progress", "training_callbacks", "training_guards", "expert_history", "early_stopping", "incremental"},
-    "evaluation_text": set(),
+    "evaluation_text": {"text_table"},
     "predictions": _DATA | {"metrics"},
     "position_bias": _DATA | {"metrics", "predictions"},
     "evaluation_rows": _DATA | {"metrics", "predictions"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmoe_ranker.cli.options import FOLDER, check_json_path, json_option, write_json
+from mmoe_ranker.cli.options import FOLDER, by_name, check_json_path, json_option, write_json
 from mmoe_ranker.cli.terminal import elapsed
 from mmoe_ranker.errors import InputError
 
@@ -86,7 +86,7 @@ def compare(
     from mmoe_ranker.saved_evaluation import load_evaluation
 
     check_json_path(json_path)
-    judge_by = {name: metric for name, _, metric in (one.partition("=") for one in judged)}
+    judge_by = by_name(judged, "`--judge-by` must read OBJECTIVE=METRIC, each objective once")
     first, second = (load_evaluation(run, split, examples_path) for run in (run_a, run_b))
     with elapsed("compare"):
         comparison = compare_runs(first, second, level, judge_by, common)

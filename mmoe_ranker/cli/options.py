@@ -58,13 +58,26 @@ def globs_by_table(tables: Sequence[str]) -> dict[str, str]:
     Raises:
       InputError: one is not NAME=GLOB, or of a name that was given before.
     """
-    globs: dict[str, str] = {}
-    for table in tables:
-        name, equals, glob = table.partition("=")
-        if not name or not equals or not glob or name in globs:
-            raise InputError(f"`--table` must read NAME=GLOB, each name once. Received: {table!r}.")
-        globs[name] = glob
-    return globs
+    return by_name(tables, "`--table` must read NAME=GLOB, each name once")
+
+
+def by_name(given: Sequence[str], rule: str) -> dict[str, str]:
+    """The values that an option of NAME=VALUE gives, by name.
+
+    Args:
+      given: as often as the option stands on the command line.
+      rule: begins the sentence for a mistake.
+
+    Raises:
+      InputError: one is not NAME=VALUE, or of a name that was given before.
+    """
+    values: dict[str, str] = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        if not name or not value or name in values:
+            raise InputError(f"{rule}. Received: {one!r}.")
+        values[name] = value
+    return values
 
 
 def check_json_path(path: Path | None) -> None:

@@ -18,6 +18,8 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.evaluation import predict
 from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.metrics.resampling import root_ratio
+from mmoe_ranker.metrics.rows import labelled_rows
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import Workdir
 from tests.evidence.example_sets import public_set
@@ -26,6 +28,7 @@ from tests.evidence.intervals import over_seeds, text
 
 SEEDS = (1, 2, 3, 4, 5)
 REPLICATES = 200
+_READING = ("reading",)
 # What is read of each data set: trivago and clara2 click where they were shown, so only inside a position is it fair.
 READ = {
     "kuairand": [("click", "auc"), ("long_view", "auc"), ("like", "auc")],
@@ -86,43 +89,50 @@ def _trees(
 
 
 class Reading:
-    """One metric of one objective on fixed rows, for any scores and any weights of requests."""
+    """One metric of one objective on fixed rows, for any scores: by itself, and on requests drawn anew."""
 
     def __init__(self, metric: str, labels: NDArray[np.float64], columns: dict[str, NDArray[Any]]) -> None:
         self.metric = metric
         self.labels = labels
         self.positions = columns.get("position")
-        self.requests, self.request_of_row = np.unique(columns[REQUEST_ID], return_inverse=True)
+        requests, self.request_of_row = np.unique(columns[REQUEST_ID], return_inverse=True)
+        self.num_requests = len(requests)
 
-    def __call__(self, scores: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
-        """The metric; `weights` has one entry a request."""
+    def __call__(self, scores: NDArray[np.float64]) -> float:
+        """The metric."""
+        return float(self.statistic(scores)(np.ones((1, self.num_requests), np.uint8))[_READING][0])
+
+    def statistic(self, scores: NDArray[np.float64]) -> metrics.Statistic:
+        """The metric as a function of how often each request was drawn."""
+        if self.metric in ("auc", "auc_within"):
+            rows = metrics.SortedRows.best_first(labelled_rows(self.labels, scores))
+            if self.metric == "auc_within":
+                assert self.positions is not None
+                rows = rows.within(self.positions)
+            return metrics.ResampledAreas(rows, self.request_of_row, auc=_READING)
         if self.metric == "mrr":
-            per_request = metrics.mrr(self.labels, scores, self.request_of_row)
-            weight = np.ones(len(self.requests)) if weights is None else weights
-            counts = np.isfinite(per_request.values)
-            return float(np.average(per_request.values[counts], weights=weight[per_request.groups[counts]]))
-        rows = None if weights is None else weights[self.request_of_row]
-        if self.metric == "log_rmse":
+            found = metrics.mrr(self.labels, scores, self.request_of_row)
+            requests, values, formula = found.groups[found.counts], found.values[found.counts], metrics.ratio
+        else:
             there = np.isfinite(self.labels)
-            errors = np.square(np.log1p(self.labels[there]) - np.log1p(scores[there]))
-            return float(np.sqrt(np.average(errors, weights=None if rows is None else rows[there])))
-        if self.metric == "auc":
-            return metrics.auc(self.labels, scores, rows)
-        assert self.positions is not None
-        return metrics.auc_within(self.labels, scores, self.positions, rows).value
+            requests = self.request_of_row[there]
+            values = np.square(np.log1p(self.labels[there]) - np.log1p(scores[there]))
+            formula = root_ratio
+        sums = metrics.UnitSums(self.num_requests)
+        totals = [np.bincount(requests, column, self.num_requests) for column in (values, np.ones(len(values)))]
+        sums.add(_READING, formula, *totals)
+        return sums
 
 
 def paired_bootstrap(
     reading: Reading, ours: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]]
 ) -> dict[str, Any]:
     """Mean difference over seeds, with the 95 % interval over resampled requests."""
-    rng = np.random.default_rng(0)
-    count = len(reading.requests)
 
-    def difference(weights: NDArray[np.float64] | None) -> float:
-        pairs = zip(ours, theirs, strict=True)
-        return float(np.mean([reading(mine, weights) - reading(other, weights) for mine, other in pairs]))
+    def draws(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return metrics.bootstrap([reading.statistic(scores)], reading.num_requests, REPLICATES)[_READING]
 
-    drawn = [difference(rng.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(REPLICATES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"mean": difference(None), "low": float(low), "high": float(high), "excludes_0": bool(low > 0 or high < 0)}
+    pairs = list(zip(ours, theirs, strict=True))
+    low, high = np.quantile(np.mean([draws(mine) - draws(other) for mine, other in pairs], axis=0), [0.025, 0.975])
+    mean = float(np.mean([reading(mine) - reading(other) for mine, other in pairs]))
+    return {"mean": mean, "low": float(low), "high": float(high), "excludes_0": bool(low > 0 or high < 0)}
