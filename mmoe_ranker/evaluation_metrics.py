@@ -184,7 +184,7 @@ def _units(predictions: Predictions, rows: EvaluationRows, config: Config) -> Un
 
 
 def _what_is_missing(one: ObjectiveRows) -> list[str]:
-    if not len(one.kept):
+    if not len(one.labels):
         return [f"`{one.name}` has no labelled impression, and so no metrics."]
     if one.binary and one.labels.min() == one.labels.max():
         which = "positive" if one.labels[0] else "negative"

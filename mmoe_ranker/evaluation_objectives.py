@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmoe_ranker import metrics
-from mmoe_ranker.evaluation_rows import EvaluationRows
-from mmoe_ranker.evaluation_statistics import Statistics
+from mmoe_ranker.evaluation_rows import Codes, EvaluationRows
+from mmoe_ranker.evaluation_statistics import Kept, Statistics
 from mmoe_ranker.metrics.bootstrap import Path
 from mmoe_ranker.metrics.calibration import quantile_bins
 from mmoe_ranker.metrics.classification import auc_of, cross_entropies, pr_auc_of
@@ -37,7 +37,7 @@ class ObjectiveRows:
         binary: whether labels are 0 and 1, and predictions probabilities.
 
     Attributes:
-        kept: [M], the rows that have a label.
+        kept: the M rows that have a label.
         labels: [M].
         predicted: [M].
         sorted: the rows by falling prediction; None where there are none.
@@ -53,12 +53,12 @@ class ObjectiveRows:
         names = ("labels", "predictions", "groups")
         counted = labelled_rows(labels, predicted, label_kind=kinds[0], prediction_kind=kinds[1], names=names)
         self.name, self.binary, self.rows = name, binary, rows
-        self.kept = np.arange(len(labels)) if counted.kept is None else counted.kept
+        self.kept: Kept = slice(None) if counted.kept is None else counted.kept
         self.labels, self.predicted = counted.labels, counted.predictions
         self.given_labels = labels
         self.sorted = metrics.SortedRows.best_first(counted) if len(counted) else None
 
-    def within(self, codes: NDArray[np.int64]) -> metrics.SortedRows | None:
+    def within(self, codes: Codes) -> metrics.SortedRows | None:
         """The rows inside groups, [N], without those whose group is not known; None where none is left."""
         known = self.sorted
         if known is not None and np.any(codes < 0):
@@ -81,8 +81,8 @@ class ObjectiveRows:
 def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict[str, Any]:
     """The metrics of an objective's predictions on all its rows; names as in `evaluation_metrics`."""
     path: Path = ("objectives", one.name)
-    report: dict[str, Any] = {"impressions": len(one.rows), "labelled": len(one.kept), "mean_label": None}
-    if len(one.kept):
+    report: dict[str, Any] = {"impressions": len(one.rows), "labelled": len(one.labels), "mean_label": None}
+    if len(one.labels):
         report["mean_label"] = float(np.mean(one.labels))
         statistics.add_rows((*path, "mean_label"), ratio, one.kept, one.labels)
     if one.sorted is not None and one.binary:
@@ -92,7 +92,7 @@ def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict
         report |= {"auc": None, "pr_auc": None}
     for name, (formula, columns) in one.row_formulas().items():
         sums = [np.atleast_1d(column.sum()) for column in columns]
-        report[name] = float(formula(*sums, np.array([float(len(one.kept))]))[0])
+        report[name] = float(formula(*sums, np.array([float(len(one.labels))]))[0])
         statistics.add_rows((*path, name), formula, one.kept, *columns)
     if one.binary:
         report["calibration_error"] = _calibration_error(one, statistics)
@@ -102,12 +102,12 @@ def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict
 
 
 def _calibration_error(one: ObjectiveRows, statistics: Statistics) -> float | None:
-    if not len(one.kept):
+    if not len(one.labels):
         return None
     bins = quantile_bins(one.predicted, RELIABILITY_BINS)
     errors = one.predicted - one.labels
     statistics.add_calibration_error(("objectives", one.name, "calibration_error"), one.kept, bins, errors)
-    return float(np.abs(np.bincount(bins, errors)).sum() / len(one.kept))
+    return float(np.abs(np.bincount(bins, errors)).sum() / len(one.labels))
 
 
 def _grouped_report(one: ObjectiveRows, statistics: Statistics, k: int, path: Path) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def ranking_names(k: int) -> tuple[str, ...]:
 
 def ranking_report(
     inside: metrics.SortedRows | None,
-    requests: NDArray[np.int64],
+    requests: Codes,
     k: int,
     statistics: Statistics,
     paths: dict[str, Path],
@@ -187,9 +187,7 @@ def reliability(one: ObjectiveRows) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in curve._asdict().items()}
 
 
-def _group_auc(
-    inside: metrics.SortedRows | None, codes: NDArray[np.int64], statistics: Statistics, path: Path
-) -> dict[str, Any]:
+def _group_auc(inside: metrics.SortedRows | None, codes: Codes, statistics: Statistics, path: Path) -> dict[str, Any]:
     if inside is None:
         return {"value": None, "groups_counted": 0, "groups_total": 0}
     metric = group_auc_of(inside, codes)

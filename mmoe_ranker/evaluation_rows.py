@@ -8,7 +8,7 @@ Shapes: N impressions, S values of a slice, U units.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ OTHER = "(other)"
 MISSING = "(missing)"
 _BUCKETS = 10
 
-Codes = NDArray[np.int64]
+Codes: TypeAlias = NDArray[np.int32]
 
 
 class Slice(NamedTuple):
@@ -58,9 +58,18 @@ class EvaluationRows:
                 )
         self.requests, self.num_requests = _dense(columns[REQUEST_ID])
         self.groups = {REQUEST_ID: self.requests}
-        self.groups |= {name: _known_codes(columns[name]) for name in config.evaluation.group_by}
-        self.within = {name: _known_codes(columns[name]) for name in within_names(config)}
-        self.slices = {name: _slice(columns[name], config.feature(name).kind) for name in slice_names(config)}
+        categorical = {feature.name for feature in config.features if feature.kind == "categorical"}
+        sliced = slice_names(config)
+        named = dict.fromkeys([*config.evaluation.group_by, *within_names(config), *sliced])
+        encoded = {name: _dense(columns[name]) for name in named if name in categorical}
+        self.groups |= {name: _known_codes(columns[name], encoded[name][0]) for name in config.evaluation.group_by}
+        self.within = {name: _known_codes(columns[name], encoded[name][0]) for name in within_names(config)}
+        self.slices = {
+            name: _values(columns[name], *encoded[name])
+            if name in categorical
+            else _buckets(columns[name].astype(np.float64))
+            for name in sliced
+        }
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -86,9 +95,9 @@ class EvaluationRows:
         """
         if by == REQUEST_ID:
             return self.requests, self.num_requests
-        codes = _known_codes(predictions.columns[by])
+        codes = _known_codes(predictions.columns[by], _dense(predictions.columns[by])[0])
         units, num_units = _dense(np.where(codes < 0, -1 - self.requests, codes))
-        of_request = np.zeros(self.num_requests, np.int64)
+        of_request = np.zeros(self.num_requests, np.int32)
         of_request[self.requests] = units
         if np.any(of_request[self.requests] != units):
             received = int(np.sum(of_request[self.requests] != units))
@@ -114,28 +123,26 @@ def within_names(config: Config) -> list[str]:
 
 
 def _dense(column: NDArray[Any]) -> tuple[Codes, int]:
-    codes = metrics.dense_codes(column)
+    codes: Codes = metrics.dense_codes(column).astype(np.int32, copy=False)
     count = int(codes.max(initial=-1)) + 1
     if count > len(codes) or not np.all(np.bincount(codes, minlength=count)):  # integers with gaps
-        codes = np.unique(codes, return_inverse=True)[1].astype(np.int64, copy=False)
+        codes = np.unique(codes, return_inverse=True)[1].astype(np.int32)
         count = int(codes.max(initial=-1)) + 1
     return codes, count
 
 
-def _known_codes(column: NDArray[Any]) -> Codes:
-    codes = _dense(column)[0]
+def _known_codes(column: NDArray[Any], codes: Codes) -> Codes:
     known = column != (-1 if np.issubdtype(column.dtype, np.integer) else b"")
-    return codes if np.all(known) else np.where(known, codes, -1)
+    return codes if np.all(known) else np.where(known, codes, np.int32(-1))
 
 
-def _slice(column: NDArray[Any], kind: str) -> Slice:
-    if kind in ("numeric", "sequence"):
-        return _buckets(column.astype(np.float64))
-    codes, _ = _dense(column)
-    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    values = column[first]
+def _values(column: NDArray[Any], codes: Codes, num_values: int) -> Slice:
+    """Each value by itself, in their order; the smallest together where there are too many."""
+    one_row = np.empty(num_values, np.int64)
+    one_row[codes] = np.arange(len(codes))
+    values = column[one_row]
     by_value = np.argsort(values, kind="stable")
-    place = np.empty(len(values), np.int64)
+    place = np.empty(len(values), np.int32)
     counts = np.bincount(codes, minlength=len(values))
     kept = by_value
     if len(values) > MAX_VALUES:
@@ -155,7 +162,7 @@ def _buckets(values: NDArray[np.float64]) -> Slice:
     edges = distinct
     if len(distinct) > _BUCKETS:
         edges = np.unique(np.quantile(known, np.arange(1, _BUCKETS + 1) / _BUCKETS, method="inverted_cdf"))
-    codes = np.full(len(values), len(edges), np.int64)
+    codes = np.full(len(values), len(edges), np.int32)
     codes[there] = np.searchsorted(edges, known)  # closed above
     least = (
         distinct[np.concatenate([[0], np.searchsorted(distinct, edges[:-1], side="right")])] if len(edges) else edges

@@ -6,7 +6,7 @@ Shapes: N impressions, M rows that a metric counts, U units, S values of a slice
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,14 @@ from mmoe_ranker.metrics.resampling import Formula, absolute_ratio, ratio
 from mmoe_ranker.metrics.sorted_rows import SortedRows
 from mmoe_ranker.metrics.tied_runs import run_sizes
 
+Kept: TypeAlias = NDArray[np.intp] | slice
+"""Which M of the N rows count."""
+
 
 class Units(NamedTuple):
     """What the bootstrap draws: `codes`, [N], the unit of each row from 0; `number` of them, U."""
 
-    codes: NDArray[np.int64]
+    codes: NDArray[np.integer[Any]]
     number: int
 
 
@@ -42,21 +45,21 @@ class Statistics:
         """All of them."""
         return [self._sums, *self._others] if self._units else []
 
-    def add_rows(self, path: Path, formula: Formula, kept: NDArray[np.intp], *columns: NDArray[Any]) -> None:
+    def add_rows(self, path: Path, formula: Formula, kept: Kept, *columns: NDArray[Any]) -> None:
         """A formula of sums over rows: of `columns`, [M] each, on the rows `kept` of the N, then of their number."""
         if self._units:
             codes, count = self._units.codes[kept], self._units.number
             totals = [np.bincount(codes, column, count) for column in columns]
             self._sums.add(path, formula, *totals, np.bincount(codes, minlength=count))
 
-    def add_calibration_error(
-        self, path: Path, kept: NDArray[np.intp], bins: NDArray[np.intp], errors: NDArray[Any]
-    ) -> None:
+    def add_calibration_error(self, path: Path, kept: Kept, bins: NDArray[np.intp], errors: NDArray[Any]) -> None:
         """The expected calibration error, of prediction less label, [M], in the `bins`, [M], of all rows."""
         if self._units:
             codes, count = self._units.codes[kept], self._units.number
             num_bins = int(bins.max(initial=0)) + 1
-            cells = np.bincount(codes * num_bins + bins, errors, count * num_bins).reshape(count, num_bins)
+            cells = np.bincount(codes.astype(np.int64) * num_bins + bins, errors, count * num_bins).reshape(
+                count, num_bins
+            )
             rows = np.bincount(codes, minlength=count)
             self._sums.add(path, absolute_ratio, rows, *cells.T)
 
@@ -84,8 +87,8 @@ class Statistics:
 
     def add_slices(
         self,
-        codes: NDArray[np.int64],
-        kept: NDArray[np.intp],
+        codes: NDArray[np.integer[Any]],
+        kept: Kept,
         paths: Sequence[Path],
         formulas: Mapping[str, tuple[Formula, Sequence[NDArray[Any]]]],
     ) -> None:
@@ -98,7 +101,8 @@ class Statistics:
             formulas: by metric.
         """
         if self._units:
-            sums = metrics.SegmentSums(codes[kept], len(paths), self._units.codes[kept], self._units.number)
+            counted = codes[kept]
+            sums = metrics.SegmentSums(counted, len(paths), self._units.codes[kept], self._units.number)
             for name, (formula, columns) in formulas.items():
-                sums.add([(*path, name) for path in paths], formula, *columns, np.ones(len(kept)))
+                sums.add([(*path, name) for path in paths], formula, *columns, np.ones(len(counted)))
             self._others.append(sums)

@@ -45,8 +45,13 @@ def rank_correlations(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, d
         By name and name, both ways; 1 of a column with itself. NaN as in `spearman`, and where a value is infinite.
     """
     found: dict[str, dict[str, float]] = {name: {name: 1.0} for name in columns}
-    complete = {name: bool(np.all(np.isfinite(column))) for name, column in columns.items()}
-    ranks = {name: _centred_ranks(columns[name]) for name in columns if complete[name] and len(columns[name]) > 1}
+    if len(columns) < 2:
+        return found
+    ranks = {
+        name: _centred_ranks(column)
+        for name, column in columns.items()
+        if len(column) > 1 and np.all(np.isfinite(column))
+    }
     for one, other in itertools.combinations(columns, 2):
         if one in ranks and other in ranks:
             value = _cosine(ranks[one], ranks[other])

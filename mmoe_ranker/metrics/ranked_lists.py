@@ -34,7 +34,7 @@ class RankedLists:
         self._first_tie = np.searchsorted(rows.ties, rows.segments)  # [G]
         self._ties_before = rows.ties - np.repeat(rows.segments, run_sizes(self._first_tie, len(rows.ties)))  # [R]
         self._requests = group_ids(rows, requests)
-        self._binary = bool(np.all((rows.labels == 0) | (rows.labels == 1)))
+        self._binary = rows.labels.dtype == bool or bool(np.all((rows.labels == 0) | (rows.labels == 1)))
         self._positives = run_sums(self._gains if self._binary else self._gains > 0, rows.ties)  # [R]
 
     def ndcg(self, k: int | None = None) -> GroupedMetric:

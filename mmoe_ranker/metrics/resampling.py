@@ -101,7 +101,7 @@ class ResampledAreas:
         segment_aucs: Sequence[Path] = (),
     ) -> None:
         self._paths = auc, pr_auc, segment_aucs
-        self._units = units[rows.order]  # [M]
+        self._units = units[rows.order].astype(np.intp, copy=False)  # [M]; other integers are slower to index by
         positive = np.flatnonzero(rows.labels)  # [P]
         self._positive_units = self._units[positive]
         # Runs of equal scores that hold a positive: H of them, each from place `start` to `end`.
@@ -167,9 +167,9 @@ class SegmentSums:
         num_units: U.
     """
 
-    def __init__(self, slices: NDArray[np.int64], num_slices: int, units: NDArray[np.int64], num_units: int) -> None:
+    def __init__(self, slices: NDArray[Any], num_slices: int, units: NDArray[Any], num_units: int) -> None:
         # Rows of one value and one unit are drawn together, so they are summed here once.
-        cells, self._cell_of_row = np.unique(slices * num_units + units, return_inverse=True)
+        cells, self._cell_of_row = np.unique(slices.astype(np.int64) * num_units + units, return_inverse=True)
         self._cell_units, self._cell_slices = cells % num_units, cells // num_units
         self._num_slices = num_slices
         self._metrics: list[tuple[Sequence[Path], Formula, list[NDArray[np.float64]]]] = []

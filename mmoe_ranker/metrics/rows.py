@@ -30,6 +30,7 @@ class Rows:
         weights: [M], float64, or None where every row weighs 1.
         groups: [M], sortable codes (`group_codes`), or None.
         kept: [M], the row's index in the columns given, or None where all were kept.
+        binary: Whether the labels were checked to be 0 and 1.
     """
 
     labels: NDArray[np.float64]
@@ -37,6 +38,7 @@ class Rows:
     weights: NDArray[np.float64] | None
     groups: Array | None
     kept: NDArray[np.intp] | None
+    binary: bool
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,6 +103,7 @@ def labelled_rows(
         weights=None if weight_column is None else select(weight_column),
         groups=None if codes is None else select(codes),
         kept=kept,
+        binary=label_kind == "binary",
     )
     _check_range(rows.labels, label_kind, label_name)
     _check_range(rows.predictions, prediction_kind, prediction_name)

@@ -23,14 +23,14 @@ class SortedRows:
     """M of N rows sorted by group and falling score, S groups, R runs of equal scores inside a group.
 
     Attributes:
-        labels: [M], in this order.
+        labels: [M], in this order; booleans, which take an eighth of the memory, where they are 0 and 1.
         weights: [M], in this order, or None where every row weighs 1.
         order: [M], which of the N rows stands at each place.
         segments: [S], first place of each group; one of all rows where they are not grouped.
         ties: [R], first place of each run of equal scores inside a group.
     """
 
-    labels: NDArray[np.float64]
+    labels: Array
     weights: NDArray[np.float64] | None
     order: NDArray[np.intp]
     segments: NDArray[np.intp]
@@ -52,7 +52,8 @@ class SortedRows:
         falling = -rows.predictions
         order = np.argsort(falling)
         weights = None if rows.weights is None else rows.weights[order]
-        labels, ties = rows.labels[order], run_starts(falling[order])
+        labels = (rows.labels == 1)[order] if rows.binary else rows.labels[order]
+        ties = run_starts(falling[order])
         return cls(labels, weights, order if rows.kept is None else rows.kept[order], np.zeros(1, np.intp), ties)
 
     def within(self, groups: ArrayLike) -> SortedRows:
@@ -61,15 +62,15 @@ class SortedRows:
         Args:
             groups: [N], a group a row, as `group_codes` takes them.
         """
-        codes = dense_codes(groups)[self.order]  # [M]
-        place_bits = max(1, (len(codes) - 1).bit_length())
-        packed = codes << place_bits
-        packed |= np.arange(len(codes))
+        place_bits = max(1, (len(self) - 1).bit_length())
+        packed = dense_codes(groups)[self.order].astype(np.int64, copy=False)  # [M]
+        packed <<= place_bits
+        packed |= np.arange(len(self))
         packed.sort()
         places = packed & ((1 << place_bits) - 1)
         packed >>= place_bits
         segments = run_starts(packed)
-        run_of_place = np.zeros(len(codes), np.int32)
+        run_of_place = np.zeros(len(self), np.int32)
         run_of_place[self.ties[1:]] = 1
         np.cumsum(run_of_place, out=run_of_place)
         ties = run_starts(packed, run_of_place[places])
@@ -99,7 +100,7 @@ class SortedRows:
         return SortedRows(sorted_labels[present], weights, kept, first_kept(self.segments), first_kept(self.ties))
 
 
-def dense_codes(groups: ArrayLike) -> NDArray[np.int64]:
+def dense_codes(groups: ArrayLike) -> NDArray[np.integer[Any]]:
     """Codes from 0 in the order of `group_codes`, few bits wide.
 
     Args:
@@ -111,6 +112,8 @@ def dense_codes(groups: ArrayLike) -> NDArray[np.int64]:
     codes = group_codes(groups)
     if codes.dtype.kind in "iub" and len(codes):
         low, high = int(codes.min()), int(codes.max())
+        if low == 0 and high < 1 << 31 and codes.dtype.kind != "b":
+            return codes
         if high - low < 1 << 31:
             return (codes - codes.min()).astype(np.int64) if codes.dtype.kind == "u" else codes.astype(np.int64) - low
     return np.unique(codes, return_inverse=True)[1].astype(np.int64, copy=False)
