@@ -41,7 +41,6 @@ from mmoe_ranker.evaluation_objectives import (
     objective_report,
     ranking_names,
     ranking_report,
-    reliability,
     slice_reports,
 )
 from mmoe_ranker.evaluation_rows import EvaluationRows
@@ -142,7 +141,8 @@ def _parts(
         else:
             part["objectives"] = {name: objective_report(one, statistics, k)}
             if one.binary:
-                part["reliability"] = {name: reliability(one)}
+                curve = one.reliability._asdict()
+                part["reliability"] = {name: {column: values.tolist() for column, values in curve.items()}}
             part["slices"] = {
                 feature: {
                     text: {name: report}

@@ -8,6 +8,7 @@ Shapes: N impressions, M of them labelled, S values of a slice.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class ObjectiveRows:
         self.labels, self.predicted = counted.labels, counted.predictions
         self.given_labels = labels
         self.sorted = metrics.SortedRows.best_first(counted) if len(counted) else None
+        # By feature of side bias that is known of every row: AUC in each value, by the codes of the slice.
+        self.value_aucs: dict[str, metrics.GroupedMetric] = {}
 
     def within(self, codes: Codes) -> metrics.SortedRows | None:
         """The rows inside groups, [N], without those whose group is not known; None where none is left."""
@@ -65,6 +68,12 @@ class ObjectiveRows:
             known = known.relabelled(np.where(codes < 0, np.nan, self.given_labels))
         return known.within(codes) if known is not None else None
 
+    @functools.cached_property
+    def reliability(self) -> metrics.ReliabilityCurve:
+        """The reliability curve of the objective's probabilities."""
+        return metrics.reliability_curve(self.labels, self.predicted, num_bins=RELIABILITY_BINS)
+
+    @functools.cached_property
     def row_formulas(self) -> dict[str, tuple[Formula, tuple[NDArray[Any], ...]]]:
         """Metrics that are formulas of sums over rows: of these columns, [M] each, then of the number of rows."""
         if self.binary:
@@ -90,7 +99,7 @@ def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict
         statistics.add_areas(one.sorted, auc=(*path, "auc"), pr_auc=(*path, "pr_auc"))
     elif one.binary:
         report |= {"auc": None, "pr_auc": None}
-    for name, (formula, columns) in one.row_formulas().items():
+    for name, (formula, columns) in one.row_formulas.items():
         sums = [np.atleast_1d(column.sum()) for column in columns]
         report[name] = float(formula(*sums, np.array([float(len(one.labels))]))[0])
         statistics.add_rows((*path, name), formula, one.kept, *columns)
@@ -104,10 +113,11 @@ def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict
 def _calibration_error(one: ObjectiveRows, statistics: Statistics) -> float | None:
     if not len(one.labels):
         return None
-    bins = quantile_bins(one.predicted, RELIABILITY_BINS)
-    errors = one.predicted - one.labels
-    statistics.add_calibration_error(("objectives", one.name, "calibration_error"), one.kept, bins, errors)
-    return float(np.abs(np.bincount(bins, errors)).sum() / len(one.labels))
+    if statistics.wanted:
+        bins = quantile_bins(one.predicted, RELIABILITY_BINS)
+        path = ("objectives", one.name, "calibration_error")
+        statistics.add_calibration_error(path, one.kept, bins, one.predicted - one.labels)
+    return one.reliability.expected_calibration_error
 
 
 def _grouped_report(one: ObjectiveRows, statistics: Statistics, k: int, path: Path) -> dict[str, Any]:
@@ -118,13 +128,17 @@ def _grouped_report(one: ObjectiveRows, statistics: Statistics, k: int, path: Pa
         if codes is one.rows.requests:
             report |= ranking_report(inside, codes, k, statistics, {name: (*path, name) for name in ranking_names(k)})
         if one.binary:
-            aucs[group] = _group_auc(inside, codes, statistics, (*path, "group_auc", group))
+            aucs[group] = _grouped(_group_auc(inside, codes, statistics, (*path, "group_auc", group)))
     if one.binary:
-        within = {
-            name: _group_auc(one.within(codes), codes, statistics, (*path, "auc_within", name))
-            for name, codes in one.rows.within.items()
-        }
-        report |= {"group_auc": aucs, "auc_within": within}
+        report |= {"group_auc": aucs, "auc_within": {}}
+        for name, codes in one.rows.within.items():
+            sliced = one.rows.slices[name]
+            is_slice = len(sliced.texts) == sliced.num_values and not np.any(codes < 0)
+            named = sliced.codes if is_slice else codes
+            metric = _group_auc(one.within(codes), named, statistics, (*path, "auc_within", name))
+            report["auc_within"][name] = _grouped(metric)
+            if is_slice and metric is not None:
+                one.value_aucs[name] = metric
     return report
 
 
@@ -163,16 +177,17 @@ def slice_reports(one: ObjectiveRows, feature: str, statistics: Statistics, inte
         "mean_label": ratio(np.bincount(codes, one.labels, num_values), labelled).tolist(),
     }
     paths: list[Path] = [("slices", feature, text, one.name) for text in sliced.texts]
-    formulas = one.row_formulas()
-    formulas.pop("normalized_entropy", None)
+    formulas = {name: formula for name, formula in one.row_formulas.items() if name != "normalized_entropy"}
     if one.binary:
         areas = np.full(num_values, np.nan)
         if one.sorted is not None:
-            inside = one.sorted.within(sliced.codes)
-            found = group_auc_of(inside, sliced.codes)
+            found = one.value_aucs.get(feature)
+            if found is None or intervals:
+                inside = one.sorted.within(sliced.codes)
+                found = group_auc_of(inside, sliced.codes)
+                if intervals:
+                    statistics.add_areas(inside, segment_aucs=[(*paths[code], "auc") for code in found.groups])
             areas[found.groups] = found.values
-            if intervals:
-                statistics.add_areas(inside, segment_aucs=[(*paths[code], "auc") for code in found.groups])
         columns["auc"] = areas.tolist()
     if intervals:
         statistics.add_slices(sliced.codes, one.kept, paths, formulas)
@@ -181,21 +196,19 @@ def slice_reports(one: ObjectiveRows, feature: str, statistics: Statistics, inte
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def reliability(one: ObjectiveRows) -> dict[str, list[float]]:
-    """The reliability curve of an objective's probabilities, as lists."""
-    curve = metrics.reliability_curve(one.labels, one.predicted, num_bins=RELIABILITY_BINS)
-    return {name: values.tolist() for name, values in curve._asdict().items()}
-
-
-def _group_auc(inside: metrics.SortedRows | None, codes: Codes, statistics: Statistics, path: Path) -> dict[str, Any]:
+def _group_auc(
+    inside: metrics.SortedRows | None, codes: Codes, statistics: Statistics, path: Path
+) -> metrics.GroupedMetric | None:
     if inside is None:
-        return {"value": None, "groups_counted": 0, "groups_total": 0}
+        return None
     metric = group_auc_of(inside, codes)
     statistics.add_group_auc(path, metric, inside)
-    return _grouped(metric)
+    return metric
 
 
-def _grouped(metric: metrics.GroupedMetric) -> dict[str, Any]:
+def _grouped(metric: metrics.GroupedMetric | None) -> dict[str, Any]:
+    if metric is None:
+        return {"value": None, "groups_counted": 0, "groups_total": 0}
     return {"value": metric.value, "groups_counted": metric.groups_counted, "groups_total": metric.groups_total}
 
 

@@ -41,6 +41,11 @@ class Statistics:
         self._others: list[Statistic] = []
 
     @property
+    def wanted(self) -> bool:
+        """Whether anything is kept."""
+        return self._units is not None
+
+    @property
     def collected(self) -> list[Statistic]:
         """All of them."""
         return [self._sums, *self._others] if self._units else []
@@ -66,7 +71,7 @@ class Statistics:
     def add_groups(self, path: Path, metric: metrics.GroupedMetric, rows: SortedRows) -> None:
         """The mean of a metric over groups of rows, each group within one unit."""
         if self._units:
-            units = self._units.codes[rows.order[rows.segments]][metric.counts]
+            units = self._units.codes[rows.rows_at(rows.segments)][metric.counts]
             values, weights = metric.values[metric.counts], metric.weights[metric.counts]
             weighted = np.bincount(units, values * weights, self._units.number)
             self._sums.add(path, ratio, weighted, np.bincount(units, weights, self._units.number))

@@ -131,7 +131,7 @@ def group_auc_of(rows: SortedRows, groups: ArrayLike, weight: str = "impressions
 
 def group_ids(rows: SortedRows, groups: ArrayLike) -> NDArray[Any]:
     """The group of each segment, [S], as the caller names it in `groups`, [N]."""
-    return np.asarray(groups)[rows.order[rows.segments]]
+    return np.asarray(groups)[rows.rows_at(rows.segments)]
 
 
 def _auc_by_group(

@@ -25,19 +25,30 @@ class SortedRows:
     Attributes:
         labels: [M], in this order; booleans, which take an eighth of the memory, where they are 0 and 1.
         weights: [M], in this order, or None where every row weighs 1.
-        order: [M], which of the N rows stands at each place.
         segments: [S], first place of each group; one of all rows where they are not grouped.
         ties: [R], first place of each run of equal scores inside a group.
+        by_score: [M], which of the N rows stands at each place of the order by score alone.
+        places: [M], the place in that order of the row at each place of this one; None where it is the same.
     """
 
     labels: Array
     weights: NDArray[np.float64] | None
-    order: NDArray[np.intp]
     segments: NDArray[np.intp]
     ties: NDArray[np.intp]
+    by_score: NDArray[np.intp]
+    places: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.labels)
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """[M], which of the N rows stands at each place."""
+        return self.by_score if self.places is None else self.by_score[self.places]
+
+    def rows_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the N rows stand at these places."""
+        return self.by_score[places if self.places is None else self.places[places]]
 
     @classmethod
     def best_first(cls, rows: Rows) -> SortedRows:
@@ -54,16 +65,16 @@ class SortedRows:
         weights = None if rows.weights is None else rows.weights[order]
         labels = (rows.labels == 1)[order] if rows.binary else rows.labels[order]
         ties = run_starts(falling[order])
-        return cls(labels, weights, order if rows.kept is None else rows.kept[order], np.zeros(1, np.intp), ties)
+        return cls(labels, weights, np.zeros(1, np.intp), ties, order if rows.kept is None else rows.kept[order])
 
     def within(self, groups: ArrayLike) -> SortedRows:
-        """The same rows inside groups, each best score first; the groups in the order of their codes.
+        """The rows, which are in one segment, inside groups, each best score first; the groups in order of their codes.
 
         Args:
             groups: [N], a group a row, as `group_codes` takes them.
         """
         place_bits = max(1, (len(self) - 1).bit_length())
-        packed = dense_codes(groups)[self.order].astype(np.int64, copy=False)  # [M]
+        packed = dense_codes(groups)[self.by_score].astype(np.int64, copy=False)  # [M]
         packed <<= place_bits
         packed |= np.arange(len(self))
         packed.sort()
@@ -75,7 +86,7 @@ class SortedRows:
         np.cumsum(run_of_place, out=run_of_place)
         ties = run_starts(packed, run_of_place[places])
         weights = None if self.weights is None else self.weights[places]
-        return SortedRows(self.labels[places], weights, self.order[places], segments, ties)
+        return SortedRows(self.labels[places], weights, segments, ties, self.by_score, places)
 
     def relabelled(self, labels: NDArray[np.float64]) -> SortedRows | None:
         """The same order with other labels, without the rows that have none; None where no row is left.
@@ -88,7 +99,7 @@ class SortedRows:
         if not present.any():
             return None
         if present.all():
-            return SortedRows(sorted_labels, self.weights, self.order, self.segments, self.ties)
+            return SortedRows(sorted_labels, self.weights, self.segments, self.ties, self.by_score, self.places)
         before = np.concatenate([[0], np.cumsum(present)])  # [M + 1], rows kept before each place
 
         def first_kept(starts: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -97,7 +108,7 @@ class SortedRows:
 
         weights = None if self.weights is None else self.weights[present]
         kept = self.order[present]
-        return SortedRows(sorted_labels[present], weights, kept, first_kept(self.segments), first_kept(self.ties))
+        return SortedRows(sorted_labels[present], weights, first_kept(self.segments), first_kept(self.ties), kept)
 
 
 def dense_codes(groups: ArrayLike) -> NDArray[np.integer[Any]]:
