@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.metrics.rows import Rows, labelled_rows
 from mmoe_ranker.metrics.sorted_rows import SortedRows
-from mmoe_ranker.metrics.tied_runs import run_sizes, run_sums, sum_before
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_sums
 
 Array = NDArray[Any]
 
@@ -60,10 +60,14 @@ def segment_auc(rows: SortedRows) -> tuple[NDArray[np.float64], NDArray[np.float
     totals = run_sizes(rows.ties, len(rows)) if rows.weights is None else run_sums(rows.weights, rows.ties)
     negatives = totals - positives
     first_run = np.searchsorted(rows.ties, rows.segments)
-    positives_above = sum_before(positives, first_run, run_sizes(first_run, len(rows.ties)))
-    positives_above += positives / 2
-    won = run_sums(positives_above * negatives, first_run)  # [S]
-    pairs = run_sums(positives, first_run) * run_sums(negatives, first_run)
+    until = np.cumsum(positives)
+    # What stood before the segment is taken out of its sum, not out of each row: whole weights stay exact.
+    before = until[first_run] - positives[first_run]  # [S]
+    until -= positives / 2
+    until *= negatives
+    all_negatives = run_sums(negatives, first_run)
+    won = run_sums(until, first_run) - before * all_negatives  # [S]
+    pairs = run_sums(positives, first_run) * all_negatives
     return np.divide(won, pairs, out=np.full(len(pairs), math.nan), where=pairs > 0), pairs
 
 

@@ -54,18 +54,3 @@ def run_sums(values: Array, starts: NDArray[np.intp]) -> NDArray[np.float64]:
         [R].
     """
     return np.add.reduceat(values, starts, dtype=np.float64)
-
-
-def sum_before(values: Array, first: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Sum of the values that stand before each one in the same segment.
-
-    Args:
-        values: [R].
-        first: [S], index in `values` of the first one of each segment.
-        sizes: [S], number of values in each segment.
-
-    Returns:
-        [R].
-    """
-    before = np.cumsum(values, dtype=np.float64) - values
-    return before - np.repeat(before[first], sizes)
