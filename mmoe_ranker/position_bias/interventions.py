@@ -36,6 +36,8 @@ Floats = NDArray[np.float64]
 
 MOST_POSITIONS = 100
 """Positions further down are left out: pairs of positions are what this module counts."""
+CLICKS_A_POSITION = 20
+"""Clicks that count a position, on average, below which a curve is too rough to weigh anything by."""
 _BLOCKS = 512
 _PSEUDO = 1e-6
 _ROUNDS = 100
@@ -52,6 +54,7 @@ class Interventions:
       compared: [P, P], items (within one context) that stood at both positions; pairs with fewer than
         `MIN_SHARED_ITEMS` have 0 here and in `sums`.
       items: [P], items that count at each position, each once.
+      outcomes: [P], outcomes of these items at each position, summed.
       num_items: items that count anywhere.
       sums: [B, P, P], C of each block of items; the bootstrap draws blocks.
     """
@@ -59,6 +62,7 @@ class Interventions:
     positions: NDArray[np.int64]
     compared: NDArray[np.int64]
     items: NDArray[np.int64]
+    outcomes: Floats
     num_items: int
     sums: Floats
 
@@ -73,6 +77,7 @@ class Examination:
       low: [P], lower end of the 95 % interval over items.
       high: [P], upper end; infinite where the first position may have no click.
       items: [P], items that count.
+      outcomes: [P], their outcomes summed, such as the number of clicks that the curve rests on.
       num_items: items that count anywhere.
       replicates: [R, P], the values of the bootstrap; the same items, contexts and positions give the same draws,
         whatever the outcomes, so that two curves can be compared draw by draw.
@@ -83,8 +88,14 @@ class Examination:
     low: Floats
     high: Floats
     items: NDArray[np.int64]
+    outcomes: Floats
     num_items: int
     replicates: Floats
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the curve rests on `CLICKS_A_POSITION` clicks a position, on average."""
+        return bool(self.outcomes.sum() >= CLICKS_A_POSITION * len(self.positions))
 
     def at(self, positions: ArrayLike) -> Floats:
         """The values of positions [N]; NaN where there is none."""
@@ -124,7 +135,7 @@ def natural_interventions(
     there &= np.isin(position, np.unique(position[there])[:MOST_POSITIONS])
     places, place = np.unique(position[there].astype(np.int64), return_inverse=True)
     if not len(places):
-        return Interventions(places, np.zeros((0, 0), np.int64), places, 0, np.zeros((0, 0, 0)))
+        return Interventions(places, np.zeros((0, 0), np.int64), places, np.zeros(0), 0, np.zeros((0, 0, 0)))
     item = np.unique(item[there], return_inverse=True)[1]
     context = np.unique(context[there], return_inverse=True)[1]
     unit = np.unique(item * (int(context.max()) + 1) + context, return_inverse=True)[1]  # sorted by item
@@ -174,6 +185,7 @@ def _pairs(
         positions=places,
         compared=admitted,
         items=np.bincount(at_place % count, minlength=count),
+        outcomes=np.bincount(place[stands], weights=gained[stands], minlength=count).astype(np.float64),
         num_items=len(np.unique(item[stands])),
         sums=sums.reshape(blocks, count, count),
     )
@@ -250,7 +262,16 @@ def examination_of(interventions: Interventions, replicates: int = 200, seed: in
             low[together], high[together] = np.quantile(
                 drawn[:, together], [0.025, 0.975], axis=0, method="inverted_cdf"
             )
-    return Examination(interventions.positions, values, low, high, interventions.items, interventions.num_items, drawn)
+    return Examination(
+        interventions.positions,
+        values,
+        low,
+        high,
+        interventions.items,
+        interventions.outcomes,
+        interventions.num_items,
+        drawn,
+    )
 
 
 def _relative(logarithms: Floats, sums: Floats, without_reference: float) -> Floats:

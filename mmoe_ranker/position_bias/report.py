@@ -31,8 +31,6 @@ from mmoe_ranker.predictions import Predictions
 POSITION = "position"
 COMPARABLE = 0.9
 """Share of the clicks at positions that natural interventions reach, from which on they are the propensities."""
-CLICKS_A_POSITION = 20
-"""Clicks a position, on average, from which on natural interventions are the propensities, of a group or of all."""
 MOST_GROUPS = 8
 """The largest groups that get a curve of their own."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -59,7 +57,8 @@ def position_bias_report(
         learned       rows as `learned_curves` has them (fig. 7): `group`, `position`, `odds`, ...; or None
         examination   None, or chance of being examined relative to the first position:
           interventions   `items` that count, and `rows`: `group` (None is all, compared within groups), `position`,
-                          `value`, `low`, `high`, `items`; AllPairs, items within group, bootstrap over items
+                          `value`, `low`, `high`, `items`, `clicks`; AllPairs, items within group, bootstrap over
+                          items; `high` is None where the first position may have no click
           by_item         rows `position`, `value`: one relevance an item and group (`overlap.examination`)
           em_by_prediction   rows `position`, `value`: EM with the ranker's prediction, position missing
           predicted_seen, predicted_missing   rows `position`, `value`, `low`, `high`: AllPairs on the ranker's
@@ -224,12 +223,12 @@ def _examination(
     for name, curve in curves.items():
         of_group = rows.groups == name
         own = curve.at(rows.positions[of_group])
-        if _suffices(own, rows.labels[of_group], len(together.positions)):
+        if curve.suffices and _reached(own, rows.labels[of_group]) >= COMPARABLE:
             propensities[of_group] = own
-    if not _suffices(together.at(rows.positions), rows.labels, len(together.positions)):
+    if not (together.suffices and _reached(together.at(rows.positions), rows.labels) >= COMPARABLE):
         notes.append(
             f"Natural interventions are too few ({together.num_items} items count, "
-            f"{rows.labels.sum():.0f} clicks): NDCG is weighed by EM with the ranker's predictions instead."
+            f"{together.outcomes.sum():.0f} clicks of theirs): NDCG is weighed by EM with the ranker's predictions."
         )
         place = np.searchsorted(predicted[0], rows.positions)
         propensities, source = predicted[1][place], "em_by_prediction"
@@ -248,10 +247,9 @@ def _examination(
     return document, np.where(propensities > 0, propensities, np.nan), source
 
 
-def _suffices(propensities: NDArray[np.float64], labels: NDArray[np.float64], positions: int) -> bool:
-    """Whether enough clicks are at positions that have a propensity."""
-    reached = int((propensities[labels == 1] > 0).sum())
-    return reached >= max(COMPARABLE * (labels == 1).sum(), CLICKS_A_POSITION * positions)
+def _reached(propensities: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Share of the clicks at positions that have a propensity."""
+    return float(np.mean(propensities[labels == 1] > 0))
 
 
 def _curve(examination: Examination) -> list[dict[str, Any]]:
@@ -262,6 +260,7 @@ def _curve(examination: Examination) -> list[dict[str, Any]]:
             "low": examination.low,
             "high": examination.high,
             "items": examination.items,
+            "clicks": examination.outcomes,
         }
     )
 

@@ -25,6 +25,8 @@ EXPERIMENTS = {
     ),
     **dict.fromkeys(("table2", "table2_grid", "anchored_grid"), "table2"),
     "gates": "gates",
+    **dict.fromkeys(("bias_clara2", "bias_trivago"), "bias_judgement"),
+    "figures": "figures",
     **dict.fromkeys(("peers_kuairand", "peers_trivago"), "peers"),
 }
 

@@ -63,8 +63,11 @@ def arm_config(data: str, arm: str, seed: int) -> Config:
 def trained_arm(root: Path, data: str, arm: str, seed: int) -> Arm:
     """What an arm says, trained now if it was not yet."""
     examples = public_set(root, data) / "examples"
-    config = arm_config(data, arm, seed)
-    name = f"{data}-{arm}-{seed}"
+    return arm_of_examples(root, f"{data}-{arm}-{seed}", arm_config(data, arm, seed), examples)
+
+
+def arm_of_examples(root: Path, name: str, config: Config, examples: Path) -> Arm:
+    """What a config says once it has trained on examples, under a name of its own."""
     workdir = made_once(root / "workdirs" / name, functools.partial(_train, config, examples)) / "workdir"
     folder = made_once(root / "predictions" / name, functools.partial(_predict, config, examples, workdir))
     bias = json.loads((folder / "learned_bias.json").read_text(encoding="utf-8"))

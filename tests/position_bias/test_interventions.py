@@ -27,7 +27,15 @@ def _naive_sums(rows):
                 pairs[k, other].append((item, c * m / (n + m)))
     kept = {pair: found for pair, found in pairs.items() if len(found) >= 2}
     items = {k: {item for (one, _), found in kept.items() if one == k for item, _ in found} for k, _ in kept}
-    return {pair: sum(value for _, value in found) for pair, found in kept.items()}, items
+    stands = {
+        (item, context, one)
+        for one, other in kept
+        for item, context, k in cells
+        for k2 in (other,)
+        if k == one and (item, context, k2) in cells
+    }
+    outcomes = {k: sum(cells[cell][1] for cell in stands if cell[2] == k) for k in items}
+    return {pair: sum(value for _, value in found) for pair, found in kept.items()}, items, outcomes
 
 
 @settings(max_examples=100, deadline=None)
@@ -37,10 +45,11 @@ def test_comparisons_equal_their_naive_double(rows):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interventions, "MIN_SHARED_ITEMS", 2)
         found = natural_interventions(columns[0], columns[2].astype(int), columns[3], columns[1])
-    sums, items = _naive_sums(rows)
+    sums, items, outcomes = _naive_sums(rows)
     total = found.sums.sum(axis=0)
     for i, k in enumerate(found.positions.tolist()):
         assert found.items[i] == len(items.get(k, ()))
+        assert found.outcomes[i] == pytest.approx(outcomes.get(k, 0.0))
         for j, other in enumerate(found.positions.tolist()):
             assert total[i, j] == pytest.approx(sums.get((k, other), 0.0))
     assert found.num_items == len(set().union(*items.values()))
