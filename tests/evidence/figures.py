@@ -5,8 +5,8 @@
   clara2      all three; it has no device
   kuairand    figure 5; it has no position
 
-Figure 6 is of the test period's clicks, figure 7 of three trainings that differ in their seed. Beside each: examination by
-every reference, calibration at each position, and gates over the training where the training kept them.
+Figure 6 is of the test period's clicks, figure 7 of three trainings that differ in their seed. Beside them: examination
+by every reference, calibration at each position, and gates over the training where the training kept them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(
     """Trains where it has not been done, and draws.
 
     Args:
-      folder: for the figures, `<data>_<figure>.png`; emptied of none, trainings lie beside it.
+      folder: for the figures, `<data>_<figure>.png`; trainings lie beside it.
       seeds: one training each.
       data: among `DATA`.
       requests: of the simulated world.
