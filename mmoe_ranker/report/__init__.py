@@ -21,7 +21,7 @@ from mmoe_ranker.report.explorer_section import explorer_section
 from mmoe_ranker.report.gates_section import gates_section
 from mmoe_ranker.report.metrics_section import metrics_section, slices_section
 from mmoe_ranker.report.page import render, write_page
-from mmoe_ranker.report.position_section import position_findings, position_section
+from mmoe_ranker.report.position_section import position_section
 from mmoe_ranker.report.summary_section import summary_section
 from mmoe_ranker.report.training_section import Curves, read_curves, training_section
 from mmoe_ranker.saved_evaluation import SavedEvaluation, load_evaluation
@@ -83,12 +83,7 @@ def _evaluated(
         why = ""
     except InputError as error:
         position, why = None, f"Position bias was not measured: {error}"
-    of_position = position_findings(position) if position else []
-    # The first says most; of the others, those that somebody should look at.
-    findings = [finding for place, finding in enumerate(of_position) if finding.attention or not place]
-    findings += data_findings(summary) if summary else []
-    return [
-        summary_section(report, config, split, result, summary, findings),
+    sections = [
         metrics_section(report, config, split),
         slices_section(report),
         calibration_section(report),
@@ -96,6 +91,15 @@ def _evaluated(
         gates_section(report, curves, config),
         explorer_section(evaluation.predictions, config, split),
     ]
+    # The first of a section says most; of the others, those that somebody should look at.
+    findings = [
+        finding
+        for section in sections
+        for place, finding in enumerate(section.findings)
+        if finding.attention or not place
+    ]
+    findings += data_findings(summary) if summary else []
+    return [summary_section(report, config, split, result, summary, findings), *sections]
 
 
 def _json(file: Path) -> dict[str, Any] | None:

@@ -112,6 +112,16 @@ def number(value: float | None, digits: int | None = None) -> str:
     return f"{value:,.{digits}f}".replace("-", _MINUS)
 
 
+def signed(value: float) -> str:
+    """A difference, with its sign.
+
+    Example:
+      >>> signed(0.00312)
+      '+0.0031'
+    """
+    return f"{value:+.4f}".replace("-", _MINUS)
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as percent.
 

@@ -9,9 +9,11 @@ from markupsafe import Markup
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.predictions import Predictions
-from mmoe_ranker.report.document import Block, Section, Table, number, percent
+from mmoe_ranker.report.document import Block, Finding, Section, Table, interval, listed, number, percent, signed
 from mmoe_ranker.report.explorer import Explorer
-from mmoe_ranker.weight_search import BALANCED, CURRENT, WeightSearch
+from mmoe_ranker.weight_search import BALANCED, BETTER, CURRENT, WeightSearch
+
+_PRESETS = {BALANCED: "Balanced", BETTER: "Better for all"}
 
 
 def explorer_section(predictions: Predictions, config: Config, split: str) -> Section:
@@ -33,10 +35,28 @@ def explorer_section(predictions: Predictions, config: Config, split: str) -> Se
         "weights",
         "Weights",
         paragraphs=[_formula(explorer.search), _sample_sentence(explorer, split)],
+        findings=_findings(explorer.search),
         blocks=[Block("What each term does to the order", tables=[_effects(explorer.search)])],
         missing=explorer.search.notes,
         explorer=_controls(explorer, config),
     )
+
+
+def _findings(search: WeightSearch) -> list[Finding]:
+    tried = f"{number(len(search.weights) - 1)} other settings of the weights"
+    if BETTER not in search.points:
+        return [Finding(f"None of {tried} gains NDCG@{search.k} in every objective of the combined score.")]
+    gains = search.points[BETTER].gains
+    said = [
+        f"{name} {signed(gains[name].value)} ({interval(gains[name].low, gains[name].high, 4)})"
+        for name in search.signs
+    ]
+    return [
+        Finding(
+            f"Of {tried}, some gain NDCG@{search.k} in every objective, such as Better for all below: {listed(said)}. "
+            "They were sought on these requests, which flatters them."
+        )
+    ]
 
 
 def _formula(search: WeightSearch) -> str:
@@ -90,4 +110,4 @@ def _controls(explorer: Explorer, config: Config) -> dict[str, Any]:
 
 
 def _preset(name: str) -> str:
-    return "Balanced" if name == BALANCED else f"Best for {name.removeprefix('best_')}"
+    return _PRESETS.get(name) or f"Best for {name.removeprefix('best_')}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mmoe_ranker.report.document import Section
 
@@ -27,6 +28,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
     return environment.get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -41,6 +43,12 @@ def write_page(html: str, out: Path) -> None:
     beside = out.with_name(f".{out.name}.tmp")
     beside.write_text(html, encoding="utf-8")
     beside.replace(out)
+
+
+def _prose(text: str) -> Markup:
+    """A sentence: what stands in back-ticks is code, and no line breaks between a number and its percent sign."""
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"(\d) %", "\\1\N{NO-BREAK SPACE}%", escaped))
 
 
 def _file(name: str) -> Markup:

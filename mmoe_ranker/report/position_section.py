@@ -128,7 +128,9 @@ def _blind(report: Mapping[str, Any]) -> list[Finding]:
     far = max(values, key=lambda value: abs(value - 1))
     if abs(far - 1) < _MOVES:
         return [
-            Finding(f"As it serves, the model predicts the same of an item at every position, within {_MOVES:.0%}.")
+            Finding(
+                f"As it serves, the model predicts the same of an item at every position, within {percent(_MOVES, 0)}."
+            )
         ]
     sentence = (
         f"Even with position missing, the model predicts {number(far, 2)} times as much of an item at some position."

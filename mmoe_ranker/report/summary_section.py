@@ -10,7 +10,7 @@ from typing import Any
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_objectives import RegressionObjective
 from mmoe_ranker.report.data_section import utc
-from mmoe_ranker.report.document import Finding, Headline, Section, interval, listed, number
+from mmoe_ranker.report.document import Finding, Headline, Section, interval, listed, number, percent
 from mmoe_ranker.report.metric_values import Metric, metrics_of
 
 _CALIBRATED = 0.1
@@ -142,7 +142,7 @@ def _calibration(report: Mapping[str, Any]) -> list[Finding]:
     off = [f"{name} ({number(ratio, 2)})" for name, ratio in ratios.items() if name not in good]
     found = []
     if good:
-        found.append(Finding(f"Predicted and observed rates of {listed(good)} agree within {_CALIBRATED:.0%}."))
+        found.append(Finding(f"Predicted and observed rates of {listed(good)} agree within {percent(_CALIBRATED, 0)}."))
     if off:
         found.append(Finding(f"Predicted rates are off for {listed(off)}: predicted over observed, 1 is right.", True))
     return found
