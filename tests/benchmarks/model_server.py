@@ -116,7 +116,16 @@ class ServerProcess:
 
     def predict(self, serializer: Any = None, deserializer: Any = None) -> Any:
         """A callable for Predict, of serialized messages where no serializer is given."""
-        return self._channel.unary_unary("/tensorflow.serving.PredictionService/Predict", serializer, deserializer)
+        return self.call("/tensorflow.serving.PredictionService/Predict", serializer, deserializer)
+
+    def call(self, method: str, serializer: Any = None, deserializer: Any = None) -> Any:
+        """A callable for any method."""
+        return self._channel.unary_unary(method, serializer, deserializer)
+
+    def memory_bytes(self) -> int:
+        """What the server's process has in memory."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
     def __enter__(self) -> ServerProcess:
         return self

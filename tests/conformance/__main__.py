@@ -1,4 +1,4 @@
-"""Makes the suite's model, and sends a server malformed requests: `python -m tests.conformance --help`."""
+"""Makes the suite's model, sends malformed requests, swaps under load: `python -m tests.conformance --help`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tests.conformance.fuzz import fuzz
+from tests.conformance.load import load
 from tests.conformance.target import NAME, VERSION, Target, write_model
 
 
@@ -36,6 +37,22 @@ def send(target: str, count: int, seed: int) -> None:
     for wrong in report.wrong[:20]:
         click.echo(wrong, err=True)
     sys.exit(1 if report.wrong else 0)
+
+
+@cli.command("load")
+@click.argument("version", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option("--swap-seconds", type=click.FloatRange(min=1), default=20.0, show_default=True)
+def ask(version: Path, minutes: float, swap_seconds: float) -> None:
+    """Ask this package's server while copies of an exported VERSION are swapped, each third and fourth one broken.
+
+    Exit status 1 if a request failed or a version went otherwise than it had to.
+    """
+    report = load(version, 60 * minutes, swap_seconds)
+    click.echo(report)
+    for wrong in [*report.failures[:20], *report.problems]:
+        click.echo(wrong, err=True)
+    sys.exit(1 if report.failures or report.problems else 0)
 
 
 if __name__ == "__main__":
