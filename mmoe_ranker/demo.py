@@ -18,7 +18,7 @@ from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import ITEM_ID, META_FIELDS, REQUEST_ID, decode_examples, feature_field
 
-_STEPS = 7
+_STEPS = 8
 _CANDIDATES = 10
 
 
@@ -52,7 +52,9 @@ def run_demo(out: Path, data: Path | None, requests: int, seed: int) -> None:
     _run(3, ["train", *training])
     report = out / "evaluation.json"
     table = _run(4, ["evaluate", "--workdir", workdir, "--examples", examples, "--json", report])
-    _run(5, ["export", "--workdir", workdir, "--out", models])
+    page = out / "report.html"
+    _run(5, ["report", "--workdir", workdir, "--out", page])
+    _run(6, ["export", "--workdir", workdir, "--out", models])
     request = out / "request.json"
     config = load_config(workdir / "config.yaml")
     request.write_text(json.dumps(request_from_examples(config, examples), indent=1) + "\n", encoding="utf-8")
@@ -65,7 +67,7 @@ def run_demo(out: Path, data: Path | None, requests: int, seed: int) -> None:
             f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in candidate.items()
         )
         click.echo(f"{place:3d}.  " + "  ".join(fields))
-    click.echo(f"\nDone in {time.perf_counter() - started:.0f} s; everything is in {out}.")
+    click.echo(f"\nDone in {time.perf_counter() - started:.0f} s; everything is in {out}, to be looked at in {page}.")
 
 
 def request_from_examples(config: Config, examples: Path) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def _run(step: int, arguments: list[Any]) -> str:
 
 def _serve_and_rank(models: Path, request: Path) -> str:
     arguments = ["serve", "--models", models, "--port", 0]
-    click.echo(f"[6/{_STEPS}] mmoe-ranker {' '.join(map(str, arguments))}")
+    click.echo(f"[7/{_STEPS}] mmoe-ranker {' '.join(map(str, arguments))}")
     with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -124,6 +126,6 @@ def _serve_and_rank(models: Path, request: Path) -> str:
                 click.echo("The demo stopped at `serve`, for the reason above.", err=True)
                 sys.exit(server.wait())
             target = line.split()[-1].rstrip(".")
-            return _run(7, ["rank", "--target", target, "--request", request])
+            return _run(8, ["rank", "--target", target, "--request", request])
         finally:
             server.terminate()

@@ -220,9 +220,10 @@ def test_a_missing_extra_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_the_demo_runs_every_step(tmp_path: Path) -> None:
     done = run("demo", "--out", tmp_path / "demo", "--requests", 150)
     assert done.returncode == 0, done.stderr
-    for step in range(1, 8):
-        assert f"[{step}/7] mmoe-ranker" in done.stdout
+    for step in range(1, 9):
+        assert f"[{step}/8] mmoe-ranker" in done.stdout
     assert "by device" in done.stdout
+    assert "<html" in (tmp_path / "demo" / "report.html").read_text()[:200]
     ranking = json.loads((tmp_path / "demo" / "ranking.json").read_text())["ranking"]
     assert len(ranking) == 10
     assert f"  1.  video_id {ranking[0]['video_id']}" in done.stdout
