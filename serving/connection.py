@@ -28,7 +28,6 @@ _OPTIONS = [
     ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),
     # Otherwise all attempts may fall into the second for which gRPC waits before it connects anew.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
