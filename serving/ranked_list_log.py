@@ -37,6 +37,7 @@ from serving.rotating_files import RotatingFiles
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_REPORTS = 60.0
 _SECONDS_TO_CLOSE = 30.0
+_ITEMS_AT_ONCE = 16
 
 # Features by name for each, or a column [N] a feature.
 Candidates: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any]"
@@ -62,7 +63,9 @@ class LogCounts:
 
 
 class RankedListLog:
-    """Logs ranked lists into a folder; one object serves any number of threads of one process.
+    """Logs ranked lists into a folder; one object serves any number of threads of the process that made it.
+
+    A process that is forked afterwards has no writer: it makes a log of its own, in the same folder if wanted.
 
     Example:
         with RankedListLog("logs", sampling_rate=0.1, positions=20) as log, RankingClient(target, log=log) as client:
@@ -252,21 +255,23 @@ def _shown(candidates: Candidates, order: list[int]) -> list[dict[str, Any]] | d
 def _encode(record: dict[str, Any], sampling_rate: float) -> bytes:
     shown = record.pop("shown")
     if isinstance(shown, dict):
-        shown = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
-    # One item at a time: encoding all of them in one call would keep other threads from the interpreter for as long.
-    impressions = ",".join(
-        f'{{"position":{position},"item":{_json(item)}}}' for position, item in enumerate(shown, start=1)
-    )
+        columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in shown.values()]
+        shown = [dict(zip(shown, row, strict=True)) for row in zip(*columns, strict=True)]
+    impressions = []
+    for position, item in enumerate(shown, start=1):
+        impressions.append(f'{{"position":{position},"item":{_json(item)}}}')
+        if position % _ITEMS_AT_ONCE == 0:
+            time.sleep(0)  # a thread that ranks would wait for the interpreter five milliseconds, its switch interval
     head = _json({name: record.pop(name) for name in ("request_id", "timestamp", "context")})
     tail = _json({**record, "sampling_rate": sampling_rate})
-    return f'{head[:-1]},"impressions":[{impressions}],{tail[1:]}\n'.encode()
+    return f'{head[:-1]},"impressions":[{",".join(impressions)}],{tail[1:]}\n'.encode()
 
 
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+        return _ENCODER.encode(value)
     except ValueError:
-        return json.dumps(_without_nan(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return _ENCODER.encode(_without_nan(value))
 
 
 def _plain(value: Any) -> Any:
@@ -286,3 +291,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
     return None if is_missing(value) else value
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
