@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmoe_ranker.errors import InputError
-from serving.protos import PredictionLog
+from serving.protos import PredictionLog, RankRequest
 from serving.request_columns import request_columns
 from serving.request_encoding import encode_request
 from serving.signature import RANK, RankSignature
@@ -99,11 +99,12 @@ def _prediction_log(place: str, record: dict[str, Any], size: int, signature: Ra
         "context": {feature.name: record["context"].get(feature.name) for feature in signature.context},
         "candidates": {feature.name: [row.get(feature.name) for row in rows] for feature in signature.candidates},
     }
-    prediction_log = PredictionLog()
-    message = prediction_log.predict_log.request
+    message = RankRequest()
     message.model_spec.signature_name = RANK
     try:
         encode_request(request_columns(request, signature), signature).write(message.inputs, 0, size)
     except InputError as error:
         raise InputError(f"A logged request must fit the version that it is to warm up ({place}). {error}") from None
+    prediction_log = PredictionLog()
+    prediction_log.predict_log.request.MergeFromString(message.SerializeToString())
     return prediction_log.SerializeToString()

@@ -152,7 +152,7 @@ class RankedListLog:
         Returns:
             The request's id, logged or not.
         """
-        request_id = uuid.uuid4().hex if request_id is None else request_id
+        request_id = uuid.uuid4().hex if request_id is None else str(request_id)
         record: dict[str, Any] | None = None
         if self.samples(request_id):
             order = list(order)

@@ -81,8 +81,9 @@ def test_columns_are_logged_as_rows_are(tmp_path):
 def test_ids_are_made_up_where_none_is_given(tmp_path):
     with RankedListLog(tmp_path) as log:
         ids = [offer(log) for _ in range(20)]
+        assert log.offer(CONTEXT, CANDIDATES, [0], 7, WEIGHTS, 8) == "8"  # as feedback will have it, and no error
     assert len(set(ids)) == 20
-    assert [record["request_id"] for record in records(tmp_path)] == ids
+    assert [record["request_id"] for record in records(tmp_path)] == [*ids, "8"]
 
 
 def test_later_changes_by_the_caller_are_not_logged(tmp_path):

@@ -20,7 +20,7 @@ from serving.metrics import ServerMetrics
 from serving.versions import ModelVersions, State
 from tests.serving.tensorflow_serving_files import FLAGS, MESSAGES
 from tests.serving.test_client import CANDIDATES, CONTEXT, serving
-from tests.serving.test_kubernetes import BY_KIND
+from tests.serving.test_kubernetes import BY_KIND, CONTAINER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "running_the_server.md").read_text(encoding="utf-8")
@@ -195,6 +195,10 @@ def test_the_formula_gives_what_the_page_says():
     (code,) = blocks("python", "Size")
     names: dict[str, Any] = {}
     exec(code, names)
+    cores, utilisation, _ = names["pods"].__defaults__
+    assert str(cores) == CONTAINER["resources"]["requests"]["cpu"]
+    (metric,) = BY_KIND["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert 100 * utilisation == metric["resource"]["target"]["averageUtilization"]
     examples = re.findall(r"^pods\((.*)\)  # (\d+)$", code, re.MULTILINE)
     assert len(examples) == 2
     for arguments, said in examples:
