@@ -6,6 +6,7 @@ out of them.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmoe_ranker import metrics
+from mmoe_ranker.bounded_predictions import BoundedPredictions
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.config_matching import check_built_with
@@ -31,7 +33,7 @@ from mmoe_ranker.workdir import CONFIG, Workdir
 
 
 def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predictions:
-    """Predicts every impression of a split.
+    """Predicts every impression of a split; beyond `bounded_predictions.MAX_ROWS`, keeps a sample and totals.
 
     Args:
       ranker: trained.
@@ -56,7 +58,7 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         outputs = ranker(ranker.feature_rows(features), training=False)
         return {name: outputs[name] for name in objectives}
 
-    batches = []
+    bounded = BoundedPredictions(config)
     health = metrics.ExpertHealthTotals(getattr(config.model.sharing, "objective_experts", 0))
     dataset = parsed_dataset(examples, split, config)
     for parsed in tqdm(dataset, desc=f"predict {split}", unit=" batches", leave=False, disable=None):
@@ -64,15 +66,14 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         if (gates := outputs.pop("gates", None)) is not None:
             health.update(gates.numpy())
         seen = forward_seen({name: parsed[name] for name in {*served, *biasing}}) if biasing else {}
-        batch = (outputs, labels_of(parsed, config), seen, {name: _column(parsed[name]) for name in kept})
-        batches.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), batch))
-    joined = [
-        {name: np.concatenate([batch[part][name] for batch in batches]) for name in batches[0][part]}
-        for part in range(4)
-    ]
-    as_floats = [{name: values.astype(np.float64) for name, values in part.items()} for part in joined[:3]]
+        floats = [
+            {name: tensor.numpy().astype(np.float64) for name, tensor in part.items()}
+            for part in (outputs, labels_of(parsed, config), seen)
+        ]
+        columns = {name: _column(parsed[name]).numpy() for name in kept}
+        bounded.add(Predictions(floats[0], floats[1], columns, seen=floats[2] or None))
     mixes = config.model.sharing.kind != "shared_bottom"
-    return Predictions(as_floats[0], as_floats[1], joined[3], health.result() if mixes else None, as_floats[2] or None)
+    return dataclasses.replace(bounded.result(), expert_health=health.result() if mixes else None)
 
 
 def _column(values: tf.Tensor) -> tf.Tensor:

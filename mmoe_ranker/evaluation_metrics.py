@@ -19,6 +19,9 @@ The report, with OBJECTIVE, FEATURE, VALUE for names; a metric that the rows do 
     gates: utilisation and health of the experts, where there are any
     intervals: {objectives, combined_score: as above, with [low, high] in place of the metric}
     bootstrap: {replicates, by, level, units}, what the intervals come from; absent without intervals, as these are
+    sampled: {impressions, share, by}, and errors.OBJECTIVE: {auc, pr_auc}, where there were more impressions than are
+        kept (`bounded_predictions`): auc, pr_auc, log_loss, normalized_entropy and calibration are of all of them,
+        the first two at most the error away; all else is of a sample of whole units, and so are all intervals
     notes: sentences on what is not defined and why, and on what was left out
 
 where GROUPED is {value, groups_counted, groups_total}: the mean over the groups that define the metric, and how many.
@@ -48,7 +51,7 @@ from mmoe_ranker.evaluation_statistics import Statistics, Units
 from mmoe_ranker.examples import REQUEST_ID
 from mmoe_ranker.metrics.bootstrap import Path
 from mmoe_ranker.metrics.rows import labelled_rows
-from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.predictions import Everything, Predictions
 
 
 def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
@@ -80,10 +83,32 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
             )
             for path, interval in found.items():
                 _merge(intervals, _nested(path, [interval.low, interval.high]))
+    if predictions.everything is not None:
+        _tell_everything(report, predictions.everything, notes)
     if units is not None:
         report["intervals"] = intervals
         report["bootstrap"] = {**bootstrap.model_dump(), "units": units.number}
     return _without_nan(report | {"notes": notes})
+
+
+def _tell_everything(report: dict[str, Any], everything: Everything, notes: list[str]) -> None:
+    report["sampled"] = {name: getattr(everything, name) for name in ("impressions", "share", "by")}
+    report["errors"] = {}
+    for name, totals in everything.totals.items():
+        auc, pr_auc = totals.auc(), totals.pr_auc()
+        report["errors"][name] = {"auc": auc.error, "pr_auc": pr_auc.error}
+        report["objectives"][name] |= {
+            "auc": auc.value,
+            "pr_auc": pr_auc.value,
+            "log_loss": totals.log_loss(),
+            "normalized_entropy": totals.normalized_entropy(),
+            "calibration": totals.calibration_ratio(),
+        }
+    kept = f"{report['impressions']:,} of {everything.impressions:,} impressions, a sample of whole units of"
+    notes.append(
+        f"Metrics are of {kept} {everything.by}, but AUC, PR-AUC, log loss, normalised entropy and calibration are of "
+        "all impressions, AUC and PR-AUC within the bounds under `errors`."
+    )
 
 
 def paired_differences(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,24 @@ from numpy.typing import NDArray
 from mmoe_ranker import metrics
 from mmoe_ranker.examples import REQUEST_ID
 
-_HEALTH = b"expert_health"
+_HEALTH, _EVERYTHING = b"expert_health", b"everything"
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """What is known of all impressions, where a sample of them was kept.
+
+    Attributes:
+      impressions: how many there are.
+      share: of the units, that was kept.
+      by: what a unit is: `request_id`, or a feature.
+      totals: by binary objective, over all impressions; none where the predictions were read from a file.
+    """
+
+    impressions: int
+    share: float
+    by: str
+    totals: Mapping[str, metrics.BinnedTotals] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +45,7 @@ class Predictions:
       expert_health: what the gates did with the experts, where there are any.
       seen: by objective, [N], the predictions with the bias features as they were logged; None where the model's
         kind of bias modelling takes none into its predictions.
+      everything: where there were more impressions than are kept (`bounded_predictions`), what is known of all.
     """
 
     predictions: dict[str, NDArray[np.float64]]
@@ -34,22 +53,23 @@ class Predictions:
     columns: dict[str, NDArray[Any]]
     expert_health: metrics.ExpertHealth | None = None
     seen: dict[str, NDArray[np.float64]] | None = None
+    everything: Everything | None = None
 
     def __len__(self) -> int:
         return len(self.columns[REQUEST_ID])
 
     def select(self, rows: NDArray[Any]) -> Predictions:
-        """Those of some impressions, without the health of the experts, which is of all of them.
+        """Those of some impressions, without the health of the experts and the totals, which are of all of them.
 
         Args:
           rows: [M], indices of impressions in the order wanted.
         """
-        parts = {
+        parts: dict[str, Any] = {
             name: {key: column[rows] for key, column in part.items()}
             for name in ("predictions", "labels", "columns", "seen")
             if (part := getattr(self, name)) is not None
         }
-        return dataclasses.replace(self, expert_health=None, **parts)
+        return dataclasses.replace(self, expert_health=None, everything=None, **parts)
 
     def save(self, file: Path) -> None:
         """Writes a Parquet file: a row an impression, in the same order.
@@ -71,7 +91,9 @@ class Predictions:
         health = None
         if self.expert_health is not None:
             health = {name: np.asarray(value).tolist() for name, value in self.expert_health._asdict().items()}
-        pq.write_table(pa.table(arrays).replace_schema_metadata({_HEALTH: json.dumps(health)}), file)
+        everything = self.everything and [self.everything.impressions, self.everything.share, self.everything.by]
+        metadata = {_HEALTH: json.dumps(health), _EVERYTHING: json.dumps(everything)}
+        pq.write_table(pa.table(arrays).replace_schema_metadata(metadata), file)
 
     @classmethod
     def load(cls, file: Path) -> Predictions:
@@ -98,4 +120,6 @@ class Predictions:
             health = metrics.ExpertHealth(
                 **{name: np.array(value) for name, value in health.items()}, dead_experts=dead
             )
-        return cls(parts["prediction"], parts["label"], parts["column"], health, parts["seen"] or None)
+        known = json.loads(parquet.schema_arrow.metadata.get(_EVERYTHING, b"null"))
+        everything = Everything(*known) if known else None
+        return cls(parts["prediction"], parts["label"], parts["column"], health, parts["seen"] or None, everything)

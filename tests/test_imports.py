@@ -71,6 +71,7 @@ ALLOWED = {
     | {"training_progress", "training_callbacks", "training_guards", "expert_history", "early_stopping", "incremental"},
     "evaluation_text": {"text_table"},
     "predictions": _DATA | {"metrics"},
+    "bounded_predictions": _DATA | {"metrics", "predictions"},
     "position_bias": _DATA | {"metrics", "predictions"},
     "evaluation_rows": _DATA | {"metrics", "predictions"},
     "evaluation_statistics": {"metrics"},
@@ -78,7 +79,8 @@ ALLOWED = {
     "evaluation_metrics": _DATA
     | {"metrics", "combined_score", "predictions"}
     | {"evaluation_rows", "evaluation_statistics", "evaluation_objectives"},
-    "evaluation": _TRAINING | {"metrics", "predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
+    "evaluation": _TRAINING
+    | {"metrics", "predictions", "bounded_predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
     "pairing": _DATA | {"metrics", "predictions", "saved_evaluation"},
     "comparison": _DATA
     | {"combined_score", "evaluation_metrics", "evaluation_rows", "metrics", "pairing", "saved_evaluation"},

@@ -6,6 +6,7 @@ returns a `GroupedMetric`: `.value`, `.groups_counted`, `.groups_total`, and eac
 """
 
 from mmoe_ranker.metrics.agreement import rank_correlations, spearman
+from mmoe_ranker.metrics.binned import BinnedTotals, Bounded
 from mmoe_ranker.metrics.bootstrap import (
     Interval,
     PairedDifference,
@@ -33,6 +34,8 @@ from mmoe_ranker.metrics.rows import group_codes
 from mmoe_ranker.metrics.sorted_rows import SortedRows, dense_codes
 
 __all__ = [
+    "BinnedTotals",
+    "Bounded",
     "ExpertHealth",
     "ExpertHealthTotals",
     "GroupedMetric",
