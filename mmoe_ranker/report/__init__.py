@@ -23,7 +23,7 @@ from mmoe_ranker.report.metrics_section import metrics_section, slices_section
 from mmoe_ranker.report.page import render, write_page
 from mmoe_ranker.report.position_section import position_section
 from mmoe_ranker.report.summary_section import summary_section
-from mmoe_ranker.report.training_section import Curves, read_curves, training_section
+from mmoe_ranker.report.training_section import read_curves, training_section
 from mmoe_ranker.saved_evaluation import SavedEvaluation, load_evaluation
 
 __all__ = ["write_report"]
@@ -60,7 +60,7 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
     folder = evaluation.examples if evaluation else examples or Path(result.get("examples", ""))
     summary = _json(folder / _SUMMARY)
     if evaluation is not None:
-        sections = _evaluated(evaluation, result, summary, curves)
+        sections = _evaluated(evaluation, result, summary)
     else:
         findings = [Finding(f"There is no evaluation: {problem}", True), *(data_findings(summary) if summary else [])]
         sections = [summary_section(None, config, split, result, summary, findings)]
@@ -73,9 +73,7 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
     return problem
 
 
-def _evaluated(
-    evaluation: SavedEvaluation, result: dict[str, Any], summary: dict[str, Any] | None, curves: Curves
-) -> list[Section]:
+def _evaluated(evaluation: SavedEvaluation, result: dict[str, Any], summary: dict[str, Any] | None) -> list[Section]:
     """The sections on the evaluation."""
     config, report, split = evaluation.config, evaluation.report, evaluation.split
     try:
@@ -88,7 +86,7 @@ def _evaluated(
         slices_section(report),
         calibration_section(report),
         position_section(position, why),
-        gates_section(report, curves, config),
+        gates_section(report, result.get("experts"), config),
         explorer_section(evaluation.predictions, config, split),
     ]
     # The first of a section says most; of the others, those that somebody should look at.

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mmoe_ranker import plots
 from mmoe_ranker.config import Config
 from mmoe_ranker.report.document import Block, Section, Table, number, percent
 from mmoe_ranker.report.figures import page_figure
-from mmoe_ranker.report.training_section import Curves, curves_over_steps
 
 _TITLE = "Gates and experts"
 
 
-def gates_section(report: Mapping[str, Any], curves: Curves, config: Config) -> Section:
+def gates_section(report: Mapping[str, Any], experts: Mapping[str, Any] | None, config: Config) -> Section:
     """The section; a sentence where the model mixes no experts.
 
     Args:
       report: as `evaluation_metrics.evaluate` gives it.
-      curves: as `training_log.training_metrics` reads them.
+      experts: section `experts` of `training.json`, or None.
       config: the config that trained.
     """
     gates = report.get("gates")
@@ -40,20 +41,28 @@ def gates_section(report: Mapping[str, Any], curves: Curves, config: Config) -> 
             "experts of their own; a column of zeros is an expert that nobody uses.",
         )
     ]
-    entropy = {name: curves[f"{name}_gate_entropy_share"] for name in names if f"{name}_gate_entropy_share" in curves}
     missing = []
-    if entropy:
-        figures.append(
+    if experts and experts["history"]:
+        figures += [
             page_figure(
-                lambda: curves_over_steps(entropy, "entropy over log E", level=1.0),
-                "entropy",
-                "Entropy of each gate over the training",
-                "1 is an even gate, 0 one that has settled on a single expert; a fall to 0 is polarisation, against "
-                "which gate dropout works.",
-            )
-        )
+                lambda: plots.expert_history(experts),
+                "expert-history",
+                "Gates and experts over the training",
+                "Above, 1 is an even gate, 0 one that has settled on a single expert: a fall to 0 is polarisation, "
+                "against which gate dropout works. Below, a rise to 1 is experts that come to say the same.",
+            ),
+            page_figure(
+                lambda: plots.expert_similarity(np.array(experts["similarity"], dtype=float)),
+                "similarity",
+                "Similarity of the experts' answers",
+                "1 is two experts that say the same, at the price of two; 0 is nothing in common.",
+            ),
+        ]
     else:
-        missing.append("There is no entropy over the training: the workdir holds no logs of TensorBoard.")
+        missing.append(
+            "There is no history of the gates and no similarity of the experts: training.json holds none, as of "
+            "trainings by an older version."
+        )
     columns = ["objective", "entropy (nats)", "share of an even gate's", "polarised impressions"]
     rows = [
         [name, number(gate["entropy"], 3), percent(gate["entropy_share"]), percent(gate["polarised"])]

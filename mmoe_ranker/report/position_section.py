@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
+from mmoe_ranker import plots
 from mmoe_ranker.report.document import Block, Finding, Section, interval, number, percent
 from mmoe_ranker.report.figures import PageFigure, page_figure
 
@@ -27,64 +24,68 @@ def position_section(report: Mapping[str, Any] | None, why: str = "") -> Section
     """
     if report is None:
         return Section("position", _TITLE, missing=[why])
-    objective = report["objective"]
-    figures: list[PageFigure] = []
-    rates: Rows = report.get("rates") or ()
-    if rates:
-        title = f"Rate of {objective} at each position (the paper's figure 6)"
+    return Section(
+        "position",
+        _TITLE,
+        findings=position_findings(report),
+        blocks=[Block(figures=_figures(report))],
+        missing=report["notes"],
+    )
+
+
+def _figures(report: Mapping[str, Any]) -> list[PageFigure]:
+    objective, group = report["objective"], " and ".join(report["groups"])
+    figures = []
+    if report["rates"]:
         figures.append(
             page_figure(
-                lambda: _curves(_grouped(rates, "rate", drop_all=True), f"rate of {objective}", floor=0.0),
+                lambda: plots.rate_by_position(_by_group(report["rates"]), f"rate of {objective}", group),
                 "rates",
-                title,
+                f"Rate of {objective} at each position (the paper's figure 6)",
                 "What falls with position is both: later positions are seen less, and hold what the logging ranker "
                 "thought less of. The bands are 95 % intervals.",
             )
         )
-    if report.get("learned"):
+    if report["learned"]:
         figures.append(
             page_figure(
-                lambda: _curves(_grouped(report["learned"], "odds"), "odds", floor=0.0),
+                lambda: plots.learned_bias_over_seeds(report["learned"], objective, group=group),
                 "learned",
                 "Learned bias at each position (the paper's figure 7)",
                 "By what factor the shallow tower says that a position changes the odds of the first: the part of the "
                 "fall above that the model does not count as relevance.",
             )
         )
-    if report.get("examination"):
+    if report["examination"]:
         figures.append(
             page_figure(
-                lambda: _curves(_examinations(report["examination"]), "examination", floor=0.0),
+                lambda: plots.examination(report["examination"]),
                 "examination",
                 "Examination of each position over the first's, by several references",
                 "Interventions compare the same item at two positions; where the learned bias lies on them, it has "
                 "found examination; where it falls faster, it has taken relevance with it.",
             )
         )
-    calibration = report.get("calibration") or {}
-    curves = {f"position {kind}": calibration[kind] for kind in ("missing", "seen") if calibration.get(kind)}
-    if curves:
+    if any(row["ratio"] is not None for rows in (report["calibration"] or {}).values() for row in rows or ()):
         figures.append(
             page_figure(
-                lambda: _curves(
-                    {name: _points(rows, "ratio") for name, rows in curves.items()},
-                    "predicted over observed",
-                    level=1.0,
-                    factors=True,
-                ),
+                lambda: plots.calibration_by_position(report["calibration"], objective),
                 "calibration-by-position",
                 f"Predicted over observed rate of {objective} at each position",
                 "With the position seen it should be 1 everywhere. With it missing, as the model serves, it predicts "
                 "an average position: below 1 at the first, above 1 at the last.",
             )
         )
-    return Section(
-        "position",
-        _TITLE,
-        findings=position_findings(report),
-        blocks=[Block(figures=figures)],
-        missing=report.get("notes", ()),
-    )
+    return figures
+
+
+def _by_group(rates: Rows) -> dict[str, dict[int, tuple[float, float, float]]]:
+    """By group and position; all groups together only where there is no other."""
+    named = [row for row in rates if row["group"] is not None] or rates
+    curves: dict[str, dict[int, tuple[float, float, float]]] = {}
+    for row in named:
+        curves.setdefault(row["group"] or "all", {})[row["position"]] = (row["rate"], row["low"], row["high"])
+    return curves
 
 
 def position_findings(report: Mapping[str, Any]) -> list[Finding]:
@@ -178,72 +179,3 @@ def _ndcg(report: Mapping[str, Any]) -> list[Finding]:
             f"worth {number(weighed['effective_clicks'], 0)} of equal weight."
         )
     ]
-
-
-def _grouped(rows: Rows, value: str, drop_all: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Curves by group; that of all groups together only where there is no other."""
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    if drop_all and len(groups) > 1:
-        groups = [group for group in groups if group is not None]
-    return {str(group or "all"): _points([row for row in rows if row["group"] == group], value) for group in groups}
-
-
-def _points(rows: Rows, value: str) -> list[dict[str, Any]]:
-    return [
-        {"position": row["position"], "value": row[value], "low": row.get("low"), "high": row.get("high")}
-        for row in rows
-    ]
-
-
-def _examinations(examination: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    curves: dict[str, list[dict[str, Any]]] = {}
-    interventions = examination.get("interventions")
-    if interventions:
-        curves["natural interventions"] = _points(
-            [row for row in interventions["rows"] if row.get("group") is None], "value"
-        )
-    for key, name in (
-        ("em_by_item", "EM by item"),
-        ("em_by_prediction", "EM by prediction"),
-        ("predicted_seen", "the model, position seen"),
-        ("predicted_missing", "the model, position missing"),
-    ):
-        if examination.get(key):
-            curves[name] = _points(examination[key], "value")
-    return curves
-
-
-def _curves(
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    label: str,
-    level: float | None = None,
-    floor: float | None = None,
-    factors: bool = False,
-) -> Figure:
-    """A line a curve over positions, with its interval as a band."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    if level is not None:
-        axes.axhline(level, color=plt.rcParams["grid.color"], linewidth=1.2, zorder=0)
-    for name, points in curves.items():
-        drawn = [point for point in points if point["value"] is not None]
-        positions = [point["position"] for point in drawn]
-        (line,) = axes.plot(positions, [point["value"] for point in drawn], marker="o", markersize=3, label=name)
-        banded = [point for point in drawn if point["low"] is not None and point["high"] is not None]
-        axes.fill_between(
-            [point["position"] for point in banded],
-            [point["low"] for point in banded],
-            [point["high"] for point in banded],
-            color=line.get_color(),
-            alpha=0.15,
-            linewidth=0,
-        )
-    axes.set(xlabel="position", ylabel=label)
-    if floor is not None:
-        axes.set_ylim(bottom=floor)
-    if factors:
-        axes.set_yscale("log", base=2)
-        axes.yaxis.set_major_formatter(lambda factor, _: f"{factor:g}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper left", ncols=2 if max(map(len, curves), default=0) > 12 else 4)
-    return figure

@@ -94,7 +94,7 @@ def curves_over_steps(curves: Curves, label: str, level: float | None = None) ->
         axes.axhline(level, color=plt.rcParams["grid.color"], linewidth=1.0, zorder=0)
     axes.set(xlabel="step", ylabel=label)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper left", ncols=2 if max(map(len, curves), default=0) > 12 else 4)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -44,7 +44,7 @@ class _Elements(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._inside:
-            self.text += data
+            self.text += data.replace("\N{NO-BREAK SPACE}", " ")
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -117,8 +117,8 @@ def test_predictions_that_are_not_numbers_are_said(tmp_path: Path) -> None:
     predictions.predictions["click"][7] = np.nan
     page = _Elements(Written(tmp_path, evaluation_in(tmp_path / "world", report_config(), predictions)).html)
     assert tuple(section["id"] for section in page.of("section")) == _SECTIONS
-    assert "`click` has no metrics" in page.text
-    assert "There is no weight explorer: `predictions` must be finite" in page.text
+    assert "click has no metrics" in page.text
+    assert "There is no weight explorer: predictions must be finite" in page.text
 
 
 def test_no_impression_at_all_is_said(tmp_path: Path) -> None:

@@ -68,7 +68,13 @@ def evaluation_in(folder: Path, config: Config, predictions: Predictions) -> Sav
     workdir.mkdir(parents=True)
     examples.mkdir()
     passes = [{"metrics": {"click_auc": 0.61, "click_loss": 0.4}}, {"metrics": {"click_auc": 0.66, "click_loss": 0.38}}]
-    result = {"steps": 120, "examples_per_second": 1000.0, "kept_pass": 1, "passes": passes, "examples": str(examples)}
+    result = {
+        "steps": 120,
+        "examples_per_second": 1000.0,
+        "kept_pass": 1,
+        "passes": passes,
+        "experts": _experts(config),
+    }
     (workdir / "training.json").write_text(json.dumps(result), encoding="utf-8")
     (workdir / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (examples / "summary.json").write_text(json.dumps(_summary(config)), encoding="utf-8")
@@ -83,6 +89,12 @@ def with_labels(predictions: Predictions, **labels: NDArray[np.float64]) -> Pred
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float64]:
     return values.astype(np.float32).astype(np.float64)
+
+
+def _experts(config: Config) -> dict[str, Any]:
+    names = config.objective_names
+    history = [{"step": step, "entropy_share": [0.9] * len(names), "similarity": 0.2} for step in (60, 120)]
+    return {"objectives": names, "own_experts": 0, "similarity": np.eye(4).tolist(), "history": history}
 
 
 def _learned_bias() -> list[dict[str, Any]]:
