@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 _HEALTH = "/grpc.health.v1.Health/"  # answers to the end: it is what tells load balancers to look elsewhere
-_QUIET_SECONDS = 0.05
+_QUIET_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 
 

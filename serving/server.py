@@ -13,6 +13,7 @@ import pathlib
 import signal
 import socket
 import time
+from collections.abc import Callable
 from concurrent import futures
 from types import FrameType
 
@@ -122,19 +123,24 @@ class ModelServer:
         if self._endpoint is not None:  # last, so that the end of the work can still be seen
             self._endpoint.close()
 
-    def wait(self) -> None:
-        """Blocks until SIGINT or SIGTERM, then stops; for the main thread of a command."""
-        # What was imported stays for ever, and is hundreds of thousands of objects: the collector would walk through
-        # them while requests wait.
-        gc.collect()
-        gc.freeze()
+    def wait(self, announce: Callable[[], None]) -> None:
+        """Blocks until SIGINT or SIGTERM, then stops; for the main thread of a command.
+
+        Args:
+            announce: Tells that the server is there; a signal that comes from then on stops it in good order.
+        """
         received: list[int] = []  # no Event: its lock may be held by the very thread that the signal interrupts
 
         def request(number: int, frame: FrameType | None) -> None:
             received.append(number)
 
         previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What was imported stays for ever, and is hundreds of thousands of objects: the collector would walk through
+        # them while requests wait.
+        gc.collect()
+        gc.freeze()
         try:
+            announce()
             while not received:
                 time.sleep(_SIGNAL_SECONDS)
             self.stop()

@@ -64,10 +64,13 @@ def serve(
         max_request_bytes=max_request_bytes,
     )
     server.start()
-    if metrics_port is not None:
-        click.echo(f"Metrics at http://{host}:{server.metrics_port}/monitoring/prometheus/metrics")
-    click.echo(f"Serving {name} from {models} at {host}:{server.port}.")
-    server.wait()
+
+    def announce() -> None:
+        if metrics_port is not None:
+            click.echo(f"Metrics at http://{host}:{server.metrics_port}/monitoring/prometheus/metrics")
+        click.echo(f"Serving {name} from {models} at {host}:{server.port}.")
+
+    server.wait(announce)
 
 
 def _named(*paths: Path | None) -> list[tuple[str, Path | None]]:

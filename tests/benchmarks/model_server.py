@@ -107,9 +107,7 @@ class ServerProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            status = self._process.wait()
-            self._log.seek(0)
-            raise RuntimeError(f"The server stopped with exit status {status}: {self._log.read()[-500:]}")
+            raise self._stopped()
         self.target = line.split()[-1].rstrip(".")
         self._channel = grpc.insecure_channel(self.target, options=[("grpc.max_receive_message_length", -1)])
         grpc.channel_ready_future(self._channel).result(timeout=30)
@@ -123,9 +121,20 @@ class ServerProcess:
         return self._channel.unary_unary(method, serializer, deserializer)
 
     def memory_bytes(self) -> int:
-        """What the server's process has in memory."""
+        """What the server's process has in memory.
+
+        Raises:
+          RuntimeError: the server has stopped.
+        """
+        if self._process.poll() is not None:
+            raise self._stopped()
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def _stopped(self) -> RuntimeError:
+        status = self._process.wait()
+        self._log.seek(0)
+        return RuntimeError(f"The server stopped with exit status {status}: {self._log.read()[-2000:]}")
 
     def __enter__(self) -> ServerProcess:
         return self

@@ -99,10 +99,12 @@ def load(version: Path, seconds: float, swap_seconds: float) -> Report:
             ]
             for client in clients:
                 client.start()
-            _swap(version, models, server, seconds, swap_seconds, report)
-            end.set()
-            for client in clients:
-                client.join()
+            try:
+                _swap(version, models, server, seconds, swap_seconds, report)
+            finally:
+                end.set()
+                for client in clients:
+                    client.join()
     return report
 
 
