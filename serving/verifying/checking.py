@@ -74,7 +74,7 @@ def _against_previous(graph: Graph, previous: pathlib.Path | None, allow_breakin
 @contextlib.contextmanager
 def _elsewhere(version: pathlib.Path) -> Iterator[pathlib.Path]:
     """The version under another path; its files are linked, because a copy of large tables takes long."""
-    with tempfile.TemporaryDirectory(prefix="mmoe_ranker_verify_") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         moved = pathlib.Path(folder) / "moved"
         for path in [version, *sorted(version.rglob("*"))]:
             target = moved / path.relative_to(version)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 
 from mmoe_ranker.errors import InputError
@@ -45,15 +47,18 @@ def verify(
         "tensorflow": str(tensorflow or _installed_tensorflow()),
         "path": [path for path in sys.path if path],
     }
-    # -I and -S: no variable of the environment and no .pth file brings anything in.
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", isolated.__file__, json.dumps(order)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    # -I and -S: no variable of the environment and no .pth file brings anything in. What the process leaves in its
+    # temporary folder goes even when it crashes.
+    with tempfile.TemporaryDirectory(prefix="mmoe_ranker_verify_") as scratch:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", isolated.__file__, json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=os.environ | {"TMPDIR": scratch},
+            check=False,
+        )
     findings = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
     if done.returncode != 0:
         findings.append(_ended(done, findings))

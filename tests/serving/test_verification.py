@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,17 @@ def test_an_op_that_calls_python_is_not_helped_by_a_process_that_has_python(tmp_
     assert {finding.status for finding in check(version) if finding.check in ("kernels", "signature")} == {"ok"}
 
 
-def test_a_version_that_crashes_the_library_is_a_finding(tmp_path: Path) -> None:
+def test_a_version_that_crashes_the_library_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def plant(click: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([tf.raw_ops.Abort(error_msg="the end")]):
             return tf.identity(click)
 
     version = publish(tmp_path / "1", Scorer(plant))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     *_, last = verify(version, None)
+    assert list(scratch.iterdir()) == []
     assert (last.name, last.status) == ("isolation", "failed")
     assert "The process that checks ended by SIGABRT after the check `signature (contract)`" in last.sentence
 
