@@ -13,6 +13,7 @@ Shapes: N candidates, L places of a sequence or numbers of a vector, V values of
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -255,24 +256,26 @@ def _numbers(column: Column, place: _Place) -> Array:
     if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         numbers = column.astype(np.float32, copy=False)
     else:
-        if not set(map(type, column)) <= {float, int}:
-            column = [_number(value, row, place) for row, value in enumerate(column)]
-        try:
-            numbers = np.array(column, np.float64).astype(np.float32)
-        except OverflowError:
-            numbers = np.array([math.inf if abs(value) > 1e308 else value for value in column], np.float32)
+        floats: Any = column
+        if [*map(type, column)].count(float) != len(column):
+            floats = [_float(value, row, place) for row, value in enumerate(column)]
+        # In half the time of numpy, which asks each value for its type and shape first.
+        numbers = np.frombuffer(struct.pack(f"{len(column)}d", *floats)).astype(np.float32)
     if np.isinf(numbers).any():
         row = int(np.argmax(np.isinf(numbers)))
         raise _wrong(place(row), "a number that float32 can hold, or null", column[row])
     return numbers
 
 
-def _number(value: Any, row: int, place: _Place) -> Any:
+def _float(value: Any, row: int, place: _Place) -> float:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     if is_missing(value):
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _wrong(place(row), "a number or null", value)
-    return value
+    raise _wrong(place(row), "a number or null", value)
 
 
 def _wrong(place: str, allowed: str, value: Any) -> InputError:
