@@ -39,7 +39,7 @@ HIGHER_IS_BETTER = {
 }
 """Metrics that have a better and a worse; the calibration ratio has neither."""
 
-_LEAST_TAIL = 10  # draws beyond each end of an interval, so that the ends are more than a draw or two
+_LEAST_TAIL = 5  # draws beyond each end of an interval, so that an end is not one draw
 _NOT_DEFINED = PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 

@@ -122,7 +122,7 @@ def common_ground(first: SavedEvaluation, second: SavedEvaluation, some: bool = 
         )
     notes = [] if pairing.complete else [f"Of {counts}: only these are compared."]
     config = _common_config(first.config, second.config, notes)
-    one, other = first.predictions.select(pairing.first), second.predictions.select(pairing.second)
+    one, other = _cut(first.predictions, pairing.first), _cut(second.predictions, pairing.second)
     for name in config.objective_names:
         differing = int(np.sum(~np.isclose(one.labels[name], other.labels[name], equal_nan=True)))
         if differing:
@@ -131,6 +131,11 @@ def common_ground(first: SavedEvaluation, second: SavedEvaluation, some: bool = 
                 "of the first run."
             )
     return CommonGround(one, dataclasses.replace(other, labels=one.labels), config, pairing, notes)
+
+
+def _cut(predictions: Predictions, rows: NDArray[np.intp]) -> Predictions:
+    # Most pairs are of all rows in their order, which need not be in memory twice.
+    return predictions if np.array_equal(rows, np.arange(len(predictions))) else predictions.select(rows)
 
 
 def _common_config(first: Config, second: Config, notes: list[str]) -> Config:

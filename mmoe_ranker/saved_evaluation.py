@@ -135,7 +135,7 @@ def _known_examples(workdir: Path, split: str) -> Path:
         with contextlib.suppress(OSError, ValueError, KeyError):
             return Path(_json(file)["examples"])
     raise InputError(
-        "The folder of examples must be given: the training in the workdir did not write down which one it was. "
+        "The folder of examples must be given (--examples): the training in the workdir did not write it down. "
         f"Received: {str(workdir)!r} alone."
     )
 

@@ -161,7 +161,7 @@ def test_an_evaluation_outlives_its_examples(run: _Run) -> None:
 
 def test_without_a_training_or_examples_there_is_none(run: _Run) -> None:
     (run.workdir / "training.json").write_text("{}")
-    with pytest.raises(InputError, match=r"^The folder of examples must be given: .* Received: '.*workdir' alone\.$"):
+    with pytest.raises(InputError, match=r"^The folder of examples must be given \(--examples\): .*workdir' alone\.$"):
         load_evaluation(run.workdir)
     (run.workdir / "training.json").unlink()
     with pytest.raises(InputError, match=r"^The workdir must hold a finished training, .* Received: '.*workdir'\.$"):
