@@ -110,7 +110,7 @@ def assert_every_event_is_accounted_for(summary: dict[str, Any], feedback: Path,
 def wait_until_served(target: str, version: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with RankingClient(target) as client:
+        with RankingClient(target, timeout=30.0) as client:
             if client.signature.version == version:
                 return
         time.sleep(0.1)
@@ -139,14 +139,14 @@ def test_what_users_do_with_one_version_makes_the_next_one_better(tmp_path):
     versions, quality = [version], []
     with ModelServer(models, port=0, poll_seconds=0.2) as server:
         target = f"127.0.0.1:{server.port}"
-        with RankingClient(target) as client:
+        with RankingClient(target, timeout=30.0) as client:
             quality.append(users.ndcg(client, FRESH_REQUESTS))
         with Load(target, users.fresh_requests(50), tmp_path / "load") as load:
             for round_number, requests in enumerate(ROUNDS, start=1):
                 ranked_lists, feedback = tmp_path / f"lists_{round_number}", tmp_path / f"feedback_{round_number}.jsonl"
                 with (
                     RankedListLog(ranked_lists, SAMPLING_RATE, positions=WORLD.positions, max_waiting=requests) as log,
-                    RankingClient(target, log=log) as client,
+                    RankingClient(target, log=log, timeout=30.0) as client,
                 ):
                     shown = users.use(client, requests, round_number, feedback)
                 sampled = {request_id for request_id in shown if log.samples(request_id)}
@@ -163,7 +163,7 @@ def test_what_users_do_with_one_version_makes_the_next_one_better(tmp_path):
                 assert_every_event_is_accounted_for(summary, feedback, sampled)
                 wait_until_served(target, version)
                 versions.append(version)
-                with RankingClient(target) as client:
+                with RankingClient(target, timeout=30.0) as client:
                     quality.append(users.ndcg(client, FRESH_REQUESTS))
     assert load.failures == []
     seen = [record["model_version"] for record in logged(tmp_path / "load")]
