@@ -59,7 +59,7 @@ def test_a_report_of_position_bias_is_drawn_and_so_is_what_is_left_of_it():
     report = position_bias_report(log.predictions(), CONFIG)
     figure = plots.examination(report["examination"], truth=log.examination[:20])
     _labelled(figure)
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(labels) == 6
     seen = figure.axes[0].lines[labels.index("the model, position seen")]
     assert seen.get_ydata().tolist() == [row["value"] for row in report["examination"]["predicted_seen"]]

@@ -130,9 +130,9 @@ def examination(examined: Mapping[str, Any], learned: Rows | None = None, truth:
         xlabel="position (1 is the first)",
         ylabel="relative to position 1",
         title="What a position does, by several references (bands: 95 %)",
-        ylim=(0, None),
+        ylim=(0, min(2.0, 1.15 * max(np.asarray(line.get_ydata(), dtype=float).max() for line in axes.lines))),
     )
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return finish(figure)
 
 

@@ -43,6 +43,8 @@ _PSEUDO = 1e-6
 _ROUNDS = 100
 _TOLERANCE = 1e-6
 _LONGEST_STEP = 2.0
+# A factor of a thousand.
+_BEYOND = 7.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,9 +277,13 @@ def examination_of(interventions: Interventions, replicates: int = 200, seed: in
 
 
 def _relative(logarithms: Floats, sums: Floats, without_reference: float) -> Floats:
-    """Values [..., P] relative to the first position; 0 without a click, and something else if that one has none."""
+    """Values [..., P] relative to the first position; 0 without a click, and something else if that one has none.
+
+    A value beyond `_BEYOND` rests on the pseudo clicks, not on the log: it is infinite, or 0.
+    """
     clicked = sums.sum(axis=-1) > 0
-    values = np.where(clicked, np.exp(logarithms), 0.0)
+    values = np.where(clicked & (logarithms > -_BEYOND), np.exp(np.minimum(logarithms, _BEYOND)), 0.0)
+    values[logarithms > _BEYOND] = np.inf
     values = np.where(clicked[..., :1], values, without_reference)
     values[..., 0] = np.where(np.isnan(values[..., 0]), np.nan, 1.0)
     return values

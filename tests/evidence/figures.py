@@ -6,7 +6,8 @@
   kuairand    figure 5; it has no position
 
 Figure 6 is of the test period's clicks, figure 7 of three trainings that differ in their seed. Beside them: examination
-by every reference, calibration at each position, and gates over the training where the training kept them.
+by every reference (by natural interventions from the whole log where it is a public one), calibration at each position,
+and gates over the training where the training kept them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from matplotlib.figure import Figure
 
 from mmoe_ranker import plots
 from mmoe_ranker.config_loading import load_config
-from mmoe_ranker.position_bias import learned_curves, position_bias_report
+from mmoe_ranker.position_bias import Examination, learned_curves, position_bias_report
 from mmoe_ranker.simulation import DEVICES
-from tests.evidence.bias_arms import Arm, arm_of_examples, trained_arm
+from tests.evidence.bias_arms import UNITS, Arm, arm_of_examples, logged_examination, trained_arm
 from tests.evidence.example_sets import SimulatedSet, public_set, simulated_config
 
 SEEDS = (1, 2, 3)
@@ -63,7 +64,8 @@ def run(
             arms = [arm_of_examples(folder.parent, "kuairand-1", load_config(name), examples)]
         else:
             arms = [trained_arm(folder.parent, name, "shallow_tower", seed) for seed in seeds]
-        result[name] = _draw(folder, name, arms, truth)
+        logged = logged_examination(folder.parent, name)[None] if name in UNITS else None
+        result[name] = _draw(folder, name, arms, truth, logged)
     return result
 
 
@@ -71,7 +73,13 @@ def _simulated(root: Path, examples: Path, requests: int, seed: int) -> Arm:
     return arm_of_examples(root, f"simulated-{requests}-{seed}", simulated_config(seed), examples)
 
 
-def _draw(folder: Path, name: str, arms: Sequence[Arm], truth: dict[str, np.ndarray] | None) -> dict[str, Any]:
+def _draw(
+    folder: Path,
+    name: str,
+    arms: Sequence[Arm],
+    truth: dict[str, np.ndarray] | None,
+    logged: Examination | None,
+) -> dict[str, Any]:
     first = arms[0]
     save = functools.partial(_save, folder, name)
     health = first.predictions.expert_health
@@ -93,6 +101,16 @@ def _draw(folder: Path, name: str, arms: Sequence[Arm], truth: dict[str, np.ndar
     save("6_click_rate", plots.rate_by_position(rates, "CTR"))
     curves = learned_curves([one.learned_bias for one in arms], report["objective"])
     save("7_learned_bias", plots.learned_bias_over_seeds(curves, report["objective"], truth))
+    if logged is not None:
+        columns = (logged.positions, logged.values, logged.low, logged.high)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        report["examination"]["interventions"] = {
+            "items": logged.num_items,
+            "rows": [
+                {"group": None, "position": position, "value": value, "low": low, "high": high}
+                for position, value, low, high in rows
+            ],
+        }
     save("examination", plots.examination(report["examination"], curves if len(groups) == 1 else None))
     save("calibration", plots.calibration_by_position(report["calibration"], report["objective"]))
     return {"report": report, "learned": curves}
