@@ -93,7 +93,7 @@ def _requests_a_second(predict: Callable[[bytes], bytes], message: bytes, durati
 
 def client_vs_examples(tiny: bool) -> list[Measurement]:
     """What the client computes for a request, from plain values to the ranking, against building tf.Examples."""
-    repeats, rounds = (2, 1) if tiny else (20, 7)
+    repeats, rounds = (2, 1) if tiny else (20, 15)
     config, models, _ = _published(next(iter(MODELS)))
     with ServerProcess(models) as server:
         request = draw_request(config, _CANDIDATES)
