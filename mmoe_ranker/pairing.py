@@ -121,6 +121,9 @@ def common_ground(first: SavedEvaluation, second: SavedEvaluation, some: bool = 
             f"Received: {counts}."
         )
     notes = [] if pairing.complete else [f"Of {counts}: only these are compared."]
+    if everything := first.predictions.everything:
+        share = f"{pairing.first_total:,} of {everything.impressions:,} impressions, of whole units of {everything.by}"
+        notes.append(f"The runs were evaluated on more than is kept: what is compared is drawn from {share}.")
     config = _common_config(first.config, second.config, notes)
     one, other = _cut(first.predictions, pairing.first), _cut(second.predictions, pairing.second)
     for name in config.objective_names:

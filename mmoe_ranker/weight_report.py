@@ -86,8 +86,10 @@ def check_replaceable(out: Path) -> None:
 
 def write_search(
     search: WeightSearch, config: Config, split: str, checked: Mapping[str, Mapping[str, Point]], out: Path
-) -> None:
+) -> list[str]:
     """Writes `weights.csv`, `score_weights.json`, `<point>.yaml` for each point, and `weights.png`, whole.
+
+    A plot needs two objectives with a term and an NDCG.
 
     Args:
         search: To write.
@@ -95,6 +97,9 @@ def write_search(
         split: That the search was made on.
         checked: By other split, its points as judged there.
         out: Folder, replaced where it is there.
+
+    Returns:
+        Names of the files.
     """
     with writing_whole(out) as folder:
         (folder / "weights.csv").write_text(weights_csv(search), encoding="utf-8")
@@ -114,6 +119,7 @@ def write_search(
             )
             figure.savefig(folder / "weights.png", dpi=110)
             plt.close(figure)
+        return sorted(file.name for file in folder.iterdir())
 
 
 def score_block(config: Config, search: WeightSearch, point: Point) -> str:

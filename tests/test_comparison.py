@@ -16,7 +16,8 @@ from mmoe_ranker.comparison import Comparison, compare
 from mmoe_ranker.comparison_text import comparison_document, format_comparison
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.pairing import common_ground
+from mmoe_ranker.predictions import Everything, Predictions
 from mmoe_ranker.saved_evaluation import SavedEvaluation
 from tests.configs import small_config
 
@@ -274,6 +275,16 @@ def test_a_broken_evaluation_is_said_and_the_rest_is_compared(runs) -> None:
     text = format_comparison(comparison)
     assert all(note in text for note in comparison.notes)
     json.dumps(comparison_document(comparison), allow_nan=False)
+
+
+def test_a_sample_is_said(runs) -> None:
+    everything = Everything(987_654, 0.5, "request_id", {})
+    sampled = [
+        dataclasses.replace(run, predictions=dataclasses.replace(run.predictions, everything=everything))
+        for run in runs
+    ]
+    (note,) = common_ground(*sampled).notes
+    assert note.endswith("drawn from 1,200 of 987,654 impressions, of whole units of request_id.")
 
 
 def test_nothing_to_compare_is_said(runs) -> None:

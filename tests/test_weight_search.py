@@ -16,7 +16,7 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config, override_config, parse_config
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.weight_plots import weight_front
-from mmoe_ranker.weight_report import format_search, score_block, search_document, weights_csv
+from mmoe_ranker.weight_report import format_search, score_block, search_document, weights_csv, write_search
 from mmoe_ranker.weight_search import BALANCED, BETTER, CURRENT, check, search_weights, weight_vectors
 from tests.configs import small_config
 
@@ -218,6 +218,17 @@ def test_a_sum_is_searched_as_well() -> None:
     search = search_weights(_world(60), parse_config(raw), trials=20)
     assert "mean in the score" in format_search(search, "validation")
     assert list(search.signs) == ["click", "like"]
+
+
+def test_one_term_leaves_no_plot(tmp_path) -> None:
+    raw = small_config()
+    raw["combined_score"] = {"terms": {"click": {"weight": 1.0}}}
+    config = parse_config(raw)
+    search = search_weights(_world(30), config, trials=20)
+    assert len(search.weights) == 1  # its order is that of clicks, whatever the weight
+    written = write_search(search, config, "validation", {}, tmp_path / "out")
+    assert written == ["current.yaml", "score_weights.json", "weights.csv"]
+    assert written == sorted(path.name for path in (tmp_path / "out").iterdir())
 
 
 def test_the_plot_has_a_panel_a_pair_and_turns_axes_where_less_is_better(config: Config) -> None:

@@ -55,8 +55,8 @@ def score_weights(
     if checked is not None:
         elsewhere[checked] = check(search, load_evaluation(workdir, checked, examples_path).predictions)
         click.echo(format_checked(search, elsewhere[checked], checked))
-    write_search(search, evaluation.config, split, elsewhere, out)
-    click.echo(f"Wrote weights.csv, score_weights.json, the plot, and the YAML of each of these weights to {out}.")
+    written = write_search(search, evaluation.config, split, elsewhere, out)
+    click.echo(f"Wrote {', '.join(written)} to {out}.")
 
 
 @click.command()
