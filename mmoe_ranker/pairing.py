@@ -14,7 +14,11 @@ from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.metrics import group_codes
 from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.request_sample import sample_requests
 from mmoe_ranker.saved_evaluation import SavedEvaluation
+
+MAX_IMPRESSIONS = 1_000_000
+"""Beyond, requests are drawn: each of hundreds of draws of the bootstrap looks at every impression."""
 
 _POSITION = "position"
 
@@ -125,6 +129,10 @@ def common_ground(first: SavedEvaluation, second: SavedEvaluation, some: bool = 
         share = f"{pairing.first_total:,} of {everything.impressions:,} impressions, of whole units of {everything.by}"
         notes.append(f"The runs were evaluated on more than is kept: what is compared is drawn from {share}.")
     config = _common_config(first.config, second.config, notes)
+    sample, sentence = sample_requests(columns[0][REQUEST_ID][pairing.first], MAX_IMPRESSIONS)
+    if sample is not None:
+        notes.append(sentence)
+        pairing = pairing._replace(first=pairing.first[sample], second=pairing.second[sample])
     one, other = _cut(first.predictions, pairing.first), _cut(second.predictions, pairing.second)
     for name in config.objective_names:
         differing = int(np.sum(~np.isclose(one.labels[name], other.labels[name], equal_nan=True)))

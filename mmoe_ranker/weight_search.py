@@ -20,6 +20,7 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.examples import REQUEST_ID
 from mmoe_ranker.metrics import Interval
 from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.request_sample import sample_requests
 from mmoe_ranker.score_weights import TermEffect, pareto_front, sweep, term_effects
 
 CURRENT, BALANCED, BETTER = "current", "balanced", "better_for_all"
@@ -27,7 +28,7 @@ CURRENT, BALANCED, BETTER = "current", "balanced", "better_for_all"
 MAX_IMPRESSIONS = 200_000
 """Beyond, requests are drawn: the sweep compares weights on the same requests, where that many tell them apart."""
 
-_SEED = 20190916  # of the requests drawn and of the bootstrap: the same evaluation gives the same answer
+_SEED = 20190916  # of the bootstrap: the same evaluation gives the same answer
 _FACTOR = 8.0  # how far a weight may go from the current one, up and down
 _DIGITS = 4  # of a weight, so that the YAML shows the very weights that were tried
 
@@ -201,18 +202,8 @@ def _centre(
 
 
 def _sampled(predictions: Predictions) -> tuple[Predictions, list[str]]:
-    """The predictions, or those of some requests where they are many, with a sentence on it."""
-    codes = metrics.group_codes(predictions.columns[REQUEST_ID])
-    if len(codes) <= MAX_IMPRESSIONS:
-        return predictions, []
-    _, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
-    drawn = np.random.default_rng(_SEED).permutation(len(sizes))
-    drawn = drawn[np.cumsum(sizes[drawn]) <= MAX_IMPRESSIONS]
-    rows = np.flatnonzero(np.isin(codes, drawn))
-    note = (
-        f"{len(drawn):,} of {len(sizes):,} requests are drawn, so as to have {MAX_IMPRESSIONS:,} impressions at most."
-    )
-    return predictions.select(rows), [note]
+    rows, sentence = sample_requests(predictions.columns[REQUEST_ID], MAX_IMPRESSIONS)
+    return (predictions, []) if rows is None else (predictions.select(rows), [sentence])
 
 
 def _usable_labels(predictions: Predictions) -> tuple[dict[str, NDArray[np.float64]], list[str]]:

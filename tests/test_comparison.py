@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from mmoe_ranker import metrics
+from mmoe_ranker import metrics, pairing
 from mmoe_ranker.comparison import Comparison, compare
 from mmoe_ranker.comparison_text import comparison_document, format_comparison
 from mmoe_ranker.config_loading import parse_config
@@ -285,6 +285,16 @@ def test_a_sample_is_said(runs) -> None:
     ]
     (note,) = common_ground(*sampled).notes
     assert note.endswith("drawn from 1,200 of 987,654 impressions, of whole units of request_id.")
+
+
+def test_many_impressions_are_compared_on_requests_drawn(runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "MAX_IMPRESSIONS", 85)
+    ground = common_ground(*runs)
+    assert ground.notes == ["10 of 150 requests are drawn, so as to have 85 impressions at most."]
+    assert len(ground.first) == len(ground.second) == 80
+    np.testing.assert_array_equal(ground.first.columns["item_id"], ground.second.columns["item_id"])
+    _, sizes = np.unique(ground.first.columns["request_id"].astype(str), return_counts=True)
+    assert sizes.tolist() == [LENGTH] * 10
 
 
 def test_nothing_to_compare_is_said(runs) -> None:

@@ -31,7 +31,7 @@ ALLOWED = {
     "score_weights": _LEAVES | {"combined_score", "metrics"},
     "text_table": set(),
     "weight_plots": set(),
-    "weight_search": _DATA | {"metrics", "combined_score", "predictions", "score_weights"},
+    "weight_search": _DATA | {"metrics", "combined_score", "predictions", "request_sample", "score_weights"},
     "weight_report": _CONFIG | {"text_table", "weight_plots", "weight_search", "whole_folder"},
     "config": _CONFIG,
     "config_checks": _CONFIG,
@@ -81,7 +81,8 @@ ALLOWED = {
     | {"evaluation_rows", "evaluation_statistics", "evaluation_objectives"},
     "evaluation": _TRAINING
     | {"metrics", "predictions", "bounded_predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
-    "pairing": _DATA | {"metrics", "predictions", "saved_evaluation"},
+    "request_sample": {"metrics"},
+    "pairing": _DATA | {"metrics", "predictions", "request_sample", "saved_evaluation"},
     "comparison": _DATA
     | {"combined_score", "evaluation_metrics", "evaluation_rows", "metrics", "pairing", "saved_evaluation"},
     "comparison_text": {"comparison", "metrics", "text_table"},
