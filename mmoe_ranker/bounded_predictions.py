@@ -8,6 +8,7 @@ normalised entropy and the calibration ratio are of all impressions, from `Binne
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import REQUEST_ID
 from mmoe_ranker.metrics.binned import BinnedTotals
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts
 from mmoe_ranker.predictions import Everything, Predictions
 
 MAX_ROWS = 10_000_000
@@ -39,9 +41,12 @@ class BoundedPredictions:
         self._kept = self._seen = 0
         self._threshold = _HASHES
         self._totals: dict[str, BinnedTotals] = {}
+        self._pools: dict[str, dict[Any, Any]] = {}
 
     def add(self, batch: Predictions) -> None:
         """Adds a batch."""
+        columns = {name: self._shared(name, column) for name, column in batch.columns.items()}
+        batch = dataclasses.replace(batch, columns=columns)
         self._seen += len(batch)
         if self._totals:
             self._count(batch)
@@ -69,6 +74,15 @@ class BoundedPredictions:
             seen=_joined([batch.seen or {} for batch in self._batches]) or None,
             everything=everything,
         )
+
+    def _shared(self, name: str, column: NDArray[Any]) -> NDArray[Any]:
+        """The column with one object for each distinct id, where every batch brings its own: less memory."""
+        if column.dtype != object or not len(column):
+            return column
+        pool, starts = self._pools.setdefault(name, {}), run_starts(column)
+        values = np.empty(len(starts), object)
+        values[:] = [pool.setdefault(value, value) for value in column[starts]]
+        return np.repeat(values, run_sizes(starts, len(column)))
 
     def _count(self, batch: Predictions) -> None:
         for name, totals in self._totals.items():

@@ -127,7 +127,7 @@ def metric_at(report: Mapping[str, Any], path: str) -> float | None:
         node = node[part]
     if isinstance(node, Mapping) and "value" in node:
         node = node["value"]
-    if isinstance(node, (Mapping, str)):
+    if isinstance(node, (Mapping, str, list)):
         allowed = ", ".join(_paths(node, f"{path}.")) if isinstance(node, Mapping) else "a number"
         raise InputError(f"A direction must name one metric; allowed: {allowed}. Received: {path!r}.")
     return None if node is None else float(node)

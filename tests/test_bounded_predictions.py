@@ -74,6 +74,17 @@ def test_beyond_it_whole_units_are_kept_whatever_the_batches(by: str) -> None:
     np.testing.assert_array_equal(again.columns["request_id"], found.columns["request_id"])
 
 
+def test_ids_of_all_batches_share_their_objects() -> None:
+    data = _predictions(40)
+    for name in ("request_id", "user_id", "device"):
+        data.columns[name] = np.array([bytes(bytearray(value)) for value in data.columns[name]], object)
+    assert len(set(map(id, data.columns["device"]))) == 200
+    found = _collected(data, _config(), 200, 30)
+    for name in ("request_id", "user_id", "device"):
+        assert found.columns[name].tolist() == data.columns[name].tolist()
+        assert len(set(map(id, found.columns[name]))) == len(set(data.columns[name]))
+
+
 def test_the_report_says_so_and_has_metrics_of_everything_within_their_bounds(tmp_path: Path) -> None:
     data, config = _predictions(600), _config()
     sample = _collected(data, config, 1000, 250)

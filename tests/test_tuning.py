@@ -82,6 +82,7 @@ def test_search_files_that_are_none(tmp_path: Path) -> None:
 def test_metrics_are_found_by_path() -> None:
     report = {
         "objectives": {"click": {"auc": 0.7, "mrr": {"value": 0.4, "groups_counted": 3}, "log_loss": None}},
+        "notes": ["A sentence."],
         "combined_score": {"ndcg@10": {"click": {"value": 0.5}}},
         "split": "validation",
     }
@@ -95,8 +96,9 @@ def test_metrics_are_found_by_path() -> None:
             metric_at(report, path)
     with pytest.raises(InputError, match=r"must name one metric; allowed: click.auc, .* Received: 'click'\.$"):
         metric_at(report, "click")
-    with pytest.raises(InputError, match=r"must name one metric; allowed: a number. Received: 'split'\.$"):
-        metric_at(report, "split")
+    for path in ("split", "notes"):
+        with pytest.raises(InputError, match=rf"must name one metric; allowed: a number. Received: '{path}'\.$"):
+            metric_at(report, path)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mmoe_ranker import metrics
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
 from mmoe_ranker.evaluation_metrics import evaluate
@@ -104,8 +105,7 @@ def _bare_sorts(predictions: Predictions) -> list[Callable[[], NDArray[np.int64]
     bits = len(score).bit_length()
     packed = {}
     for name, column in predictions.columns.items():
-        codes = np.unique(column.astype("S"), return_inverse=True)[1]
-        packed[name] = codes.astype(np.int64) << bits | place
+        packed[name] = metrics.dense_codes(column).astype(np.int64) << bits | place
     scores = [lambda: np.argsort(score)] * 2
     # By request both the prediction's order and the combined score's.
     return [*scores, *(lambda keys=keys: np.sort(keys) for keys in (packed["request_id"], *packed.values()))]
