@@ -41,6 +41,13 @@ class AnchoredBias(ShallowTowerBias):
 
     Where position is missing, as at serving, t0 gives way to a level that is fitted on all impressions with their
     position missing, so that served probabilities are calibrated on the log.
+
+    Args:
+      config: features and objectives.
+      bias: the config's section.
+      rows: of the bias features.
+      initial_logits: by objective, where the mix starts.
+      **kwargs: for the base layer.
     """
 
     def __init__(
@@ -66,7 +73,7 @@ class AnchoredBias(ShallowTowerBias):
     def read_towers(
         self, towers: tf.Tensor, relevance: tf.Tensor, training: bool | None = None
     ) -> dict[str, tf.Tensor]:
-        """Both readings; and the mix as relevance, but in training, which is of the readings themselves."""
+        """Both readings [B, K]; and the mix as relevance, but in training, which is of the readings themselves."""
         unbiased = tf.gather(relevance, self.places, axis=1)  # [B, K]
         if towers.shape.rank == 3:
             towers = tf.gather(towers, self.places, axis=1)
@@ -81,7 +88,7 @@ class AnchoredBias(ShallowTowerBias):
         }
 
     def logits(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
-        """The curve by objective, as the tower has it in training; and as the mix has it, with its constant, else."""
+        """The curve [B] by objective, as the tower has it in training; else as the mix has it, with its constant."""
         if training:
             return super().logits(features, training)
         assert self.tower is not None
@@ -99,7 +106,7 @@ class AnchoredBias(ShallowTowerBias):
         weights: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Cross entropy of the second reading, summed over objectives; in training the mix learns from the batch.
+        """Cross entropy of the second reading, a scalar over all objectives; in training the mix learns from the batch.
 
         Each objective has its `loss_weight`, also where those of the first reading are learned.
         """

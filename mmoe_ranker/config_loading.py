@@ -60,7 +60,11 @@ def parse_config(raw: Mapping[str, Any], where: str = "given") -> Config:
 
 
 def parse_mapping(text: str, what: str) -> dict[str, Any]:
-    """Reads YAML that must be a mapping, each of its keys once; `what` begins the sentence for a mistake."""
+    """Reads YAML that must be a mapping, each of its keys once; `what` begins the sentence for a mistake.
+
+    Raises:
+      InputError: the text is no mapping, or has a key twice.
+    """
     try:
         raw = yaml.load(text, _OneValueAKey)
     except (yaml.YAMLError, RecursionError) as error:
@@ -72,6 +76,11 @@ def parse_mapping(text: str, what: str) -> dict[str, Any]:
 
 def validated(model: type[_Model], raw: Mapping[str, Any], what: str) -> _Model:
     """Checks a mapping against a model of pydantic, with the sentences of the config for its mistakes.
+
+    Args:
+      model: what it must be.
+      raw: the mapping.
+      what: begins the sentence for a mistake.
 
     Raises:
       InputError: one sentence a mistake, each naming its path, what is allowed and what was received.

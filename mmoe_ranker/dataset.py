@@ -57,7 +57,7 @@ def parse_examples(serialized: tf.Tensor, fields: Sequence[Field]) -> dict[str, 
 
 
 def missing_features(config: Config, count: int = 1) -> dict[str, tf.Tensor]:
-    """Features of `count` impressions about which nothing is known: what any config accepts."""
+    """Features, [N, ...] each, of N = `count` impressions about which nothing is known: what any config accepts."""
     fields = [field for field in example_layout(config) if field.role == "feature"]
     return parse_examples(tf.constant([b""] * count), fields)
 
@@ -135,12 +135,25 @@ def _part(batch: tf.Tensor, replica: tf.Tensor, num_replicas: int) -> tf.Tensor:
 
 
 def labelled_dataset(folder: Path, split: str, config: Config, rows: FeatureRows) -> tf.data.Dataset:
-    """Batches of a split in order of time, as of `training_dataset`, for `evaluate` or as `validation_data`."""
+    """Batches of a split in order of time, as of `training_dataset`, for `evaluate` or as `validation_data`.
+
+    Args:
+      folder: of the examples.
+      split: `train`, `validation` or `test`.
+      config: features and objectives.
+      rows: turns features into rows of tables, on the way.
+    """
     return _labelled(serialized_examples(folder, split).batch(config.training.batch_size), config, rows)
 
 
 def parsed_dataset(folder: Path, split: str, config: Config) -> tf.data.Dataset:
-    """Batches of a split in order of time, each a dict of all fields as `parse_examples` returns them."""
+    """Batches of a split in order of time, each a dict of all fields as `parse_examples` returns them.
+
+    Args:
+      folder: of the examples.
+      split: `train`, `validation` or `test`.
+      config: features and objectives.
+    """
     fields = example_layout(config)
     batches = serialized_examples(folder, split).batch(config.training.batch_size)
     return batches.map(lambda batch: parse_examples(batch, fields), tf.data.AUTOTUNE).prefetch(2)

@@ -89,6 +89,11 @@ def evaluate_workdir(workdir_path: Path, examples: Path, split: str) -> dict[str
 
     It is kept in the workdir with the predictions, for those who look at them later (`saved_evaluation`).
 
+    Args:
+      workdir_path: of the finished training.
+      examples: folder of examples.
+      split: `train`, `validation` or `test`.
+
     Raises:
       InputError: the workdir holds no finished training, or the split no examples.
     """

@@ -88,7 +88,13 @@ class ObjectiveRows:
 
 
 def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict[str, Any]:
-    """The metrics of an objective's predictions on all its rows; names as in `evaluation_metrics`."""
+    """The metrics of an objective's predictions on all its rows; names as in `evaluation_metrics`.
+
+    Args:
+      one: the objective's rows.
+      statistics: get those whose intervals are drawn.
+      k: ranks that count.
+    """
     path: Path = ("objectives", one.name)
     report: dict[str, Any] = {"impressions": len(one.rows), "labelled": len(one.labels), "mean_label": None}
     if len(one.labels):
@@ -154,7 +160,15 @@ def ranking_report(
     statistics: Statistics,
     paths: dict[str, Path],
 ) -> dict[str, Any]:
-    """NDCG@k, MRR and recall@k of rows sorted within requests; None for labels below 0, which are no gains."""
+    """NDCG@k, MRR and recall@k of rows sorted within requests; None for labels below 0, which are no gains.
+
+    Args:
+      inside: the rows, or None where they have no metrics.
+      requests: [N], from 0.
+      k: ranks that count.
+      statistics: get those whose intervals are drawn.
+      paths: by metric, its path in the report.
+    """
     if inside is None or np.min(inside.labels) < 0:
         total = 0 if inside is None else len(inside.segments)
         return {name: {"value": None, "groups_counted": 0, "groups_total": total} for name in paths}
@@ -167,7 +181,14 @@ def ranking_report(
 
 
 def slice_reports(one: ObjectiveRows, feature: str, statistics: Statistics, intervals: bool) -> list[dict[str, Any]]:
-    """The metrics of an objective in each value of a slice, [S]."""
+    """The metrics of an objective in each value of a slice, [S].
+
+    Args:
+      one: the objective's rows.
+      feature: that slices.
+      statistics: get those whose intervals are drawn.
+      intervals: whether any are of slices.
+    """
     sliced = one.rows.slices[feature]
     num_values, codes = len(sliced.texts), sliced.codes[one.kept]
     labelled = np.bincount(codes, minlength=num_values).astype(np.float64)

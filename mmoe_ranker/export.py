@@ -80,12 +80,12 @@ def export(workdir_path: Path, models: Path, gate: Gate) -> Path:
 
 
 def served_features(config: Config, sample: list[bytes]) -> dict[str, tf.Tensor]:
-    """The served features of serialized examples, as `serving_default` takes them."""
+    """The served features [N, ...] of N serialized examples, as `serving_default` takes them."""
     return parse_examples(tf.constant(sample), [feature_field(config, feature) for feature in config.served_features])
 
 
 def rank_inputs(config: Config, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """One request made of served features: the context of the first row, the candidates of all."""
+    """One request made of served features [N, ...]: the context of the first row [1, ...], the candidates of all."""
     return {name: values[:1] if config.feature(name).side == "context" else values for name, values in raw.items()}
 
 

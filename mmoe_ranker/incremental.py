@@ -122,7 +122,7 @@ def joint_origins(origins: Sequence[NDArray[np.int64]], old_num_rows: Sequence[i
     """Origins of the joint rows of a cross, r_1 R_2 R_3 + r_2 R_3 + r_3.
 
     Args:
-      origins: of each feature of the cross.
+      origins: of each feature of the cross, [R_i] each.
       old_num_rows: how many rows each had yesterday.
     """
     joint = np.zeros(1, dtype=np.int64)

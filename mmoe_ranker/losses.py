@@ -48,7 +48,7 @@ class OddsError(tf.keras.metrics.RootMeanSquaredError):
 
 
 def odds(logits: tf.Tensor) -> tf.Tensor:
-    """exp(logit), finite: logits are clipped to +-`MAX_LOG_ODDS`."""
+    """exp(logit) of logits [B], finite: they are clipped to +-`MAX_LOG_ODDS`."""
     return tf.math.exp(tf.clip_by_value(logits, -MAX_LOG_ODDS, MAX_LOG_ODDS))
 
 

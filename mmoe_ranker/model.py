@@ -41,9 +41,11 @@ class Ranker(ScaledLossModel):
     where `features` is what `FeatureRows` returns and `labels` holds [B] floats per objective, NaN where missing.
 
     Example:
-      >>> ranker = Ranker(config, statistics)
-      >>> ranker.compile(optimizer=composite_optimizer(ranker, config.training))
-      >>> ranker.fit(training_dataset(folder, config, ranker.feature_rows))
+      >>> from mmoe_ranker.dataset import missing_features
+      >>> ranker = Ranker(config, statistics)  # of your examples: `Statistics.load(folder)`
+      >>> outputs = ranker(ranker.feature_rows(missing_features(config, count=2)))
+      >>> outputs["click"].shape, outputs["gates"].shape
+      (TensorShape([2]), TensorShape([2, 4, 4]))
 
     Args:
       config: features, objectives and model.

@@ -155,16 +155,16 @@ class BinaryHead(ObjectiveHead):
     def compared(
         self, labels: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], training: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The label, and the logit of impressions as they come: sampled in training, whole otherwise."""
+        """The label, and the logit of impressions as they come, [B]: sampled in training, whole otherwise."""
         logit = outputs[f"{self.name}_logit"]
         return labels[self.name], logit if training else logit + self.shift
 
     def target(self, labels: tf.Tensor) -> tf.Tensor:
-        """The label itself."""
+        """The label itself, [B]."""
         return labels
 
     def prediction(self, logits: tf.Tensor) -> tf.Tensor:
-        """The probability among impressions that are not sampled."""
+        """The probability [B] among impressions that are not sampled."""
         return tf.sigmoid(logits + self.shift)
 
 
@@ -202,7 +202,7 @@ class EntireSpaceHead(BinaryHead):
     def compared(
         self, labels: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], training: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether the whole chain happened, and the logit of its product."""
+        """Whether the whole chain happened, and the logit of its product, [B]."""
         logits = [outputs[f"{name}_logit"] + (0.0 if training else shift) for name, shift in self.shifts.items()]
         return joint_label([labels[name] for name in self.shifts]), joint_logit(logits)
 
@@ -230,12 +230,12 @@ class RegressionHead(ObjectiveHead):
         )
 
     def target(self, labels: tf.Tensor) -> tf.Tensor:
-        """The label transformed and standardised."""
+        """The label [B] transformed and standardised."""
         values = tf.math.log1p(labels) if self.transform == "log1p" else labels
         return (values - self.mean) / self.std
 
     def prediction(self, logits: tf.Tensor) -> tf.Tensor:
-        """The value; at least 0 under `log1p`."""
+        """The value [B]; at least 0 under `log1p`."""
         values = logits * self.std + self.mean
         return tf.math.expm1(tf.clip_by_value(values, 0.0, _MAX_LOG1P)) if self.transform == "log1p" else values
 
@@ -265,9 +265,9 @@ class WeightedLogisticHead(ObjectiveHead):
         )
 
     def target(self, labels: tf.Tensor) -> tf.Tensor:
-        """The label in mean labels."""
+        """The label [B] in mean labels."""
         return labels / self.mean
 
     def prediction(self, logits: tf.Tensor) -> tf.Tensor:
-        """The value, above 0 and at most 5e8 mean labels."""
+        """The value [B], above 0 and at most 5e8 mean labels."""
         return self.mean * odds(logits)

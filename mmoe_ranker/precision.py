@@ -29,7 +29,7 @@ class ScaledLossModel(tfrs.Model):
     """A tfrs model whose optimiser may be a `LossScaleOptimizer`, which skips a step whose gradients are not finite."""
 
     def train_step(self, inputs: tuple) -> dict[str, tf.Tensor]:
-        """One step of training; returns the metrics by name, the loss as it is without scale."""
+        """One step of training; returns the metrics by name, scalars, the loss as it is without scale."""
         if not isinstance(self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
             return super().train_step(inputs)
         with tf.GradientTape() as tape:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def total_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum over all replicas, known to each of them."""
+    """The sum over all replicas, a scalar known to each of them."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value

@@ -63,7 +63,14 @@ class SavedEvaluation:
 
 
 def save_evaluation(workdir: Path, examples: Path, predictions: Predictions, report: dict[str, Any]) -> None:
-    """Keeps predictions and the report on them in the workdir, in place of an earlier evaluation of the same split."""
+    """Keeps predictions and the report on them in the workdir, in place of an earlier evaluation of the same split.
+
+    Args:
+      workdir: of the training.
+      examples: folder that the split is of.
+      predictions: of its impressions.
+      report: on them, with `split`.
+    """
     split = report["split"]
     origin = {
         "format": _FORMAT,

@@ -78,7 +78,14 @@ class SelectionBias(tf.keras.layers.Layer):
 
 
 class ShallowTowerBias(SelectionBias):
-    """A shallow tower, added to the logits of the objectives that position biases (sec. 4.4, fig. 3)."""
+    """A shallow tower, added to the logits of the objectives that position biases (sec. 4.4, fig. 3).
+
+    Args:
+      config: features and objectives.
+      bias: the config's section.
+      rows: of the bias features.
+      **kwargs: for the base layer.
+    """
 
     def __init__(self, config: Config, bias: AdditiveTower, rows: FeatureRows, **kwargs: Any) -> None:
         tower = ShallowTowerLayer(
@@ -93,7 +100,7 @@ class ShallowTowerBias(SelectionBias):
         super().__init__(tower, bias.objectives, **kwargs)
 
     def logits(self, features: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
-        """The tower's outputs by objective."""
+        """The tower's outputs [B] by objective."""
         assert self.tower is not None
         return self.by_objective(self.tower(self.tower_rows(features), training=training))
 
@@ -110,7 +117,14 @@ class ShallowTowerBias(SelectionBias):
 
 
 class InputFeatureBias(SelectionBias):
-    """The bias features embedded into the main tower's input, and missing at serving (sec. 5.3, table 2)."""
+    """The bias features embedded into the main tower's input, and missing at serving (sec. 5.3, table 2).
+
+    Args:
+      config: features and objectives.
+      bias: the config's section.
+      rows: of the bias features.
+      **kwargs: for the base layer.
+    """
 
     def __init__(self, config: Config, bias: InputFeature, rows: FeatureRows, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -128,7 +142,7 @@ class InputFeatureBias(SelectionBias):
     def extend_input(
         self, encoded: tf.Tensor, features: Mapping[str, tf.Tensor], training: bool | None = None
     ) -> tf.Tensor:
-        """The input with an embedding of each bias feature behind it."""
+        """The input [B, D] with an embedding of each bias feature behind it."""
         rows = rows_or_missing(self.tables, features, tf.shape(encoded)[:1])
         if training:
             rows = drop_features(rows, list(rows), self.dropout, self.generator)
@@ -140,6 +154,11 @@ class AdversarialBias(SelectionBias):
 
     The objectives' loss is joined by the adversary's cross entropy; its gradient reaches the adversary as it is, and
     the layers below it reversed (sec. 5.3, table 2). Impressions whose bias feature is missing have no part in it.
+
+    Args:
+      bias: the config's section.
+      rows: of the bias features.
+      **kwargs: for the base layer.
     """
 
     def __init__(self, bias: Adversarial, rows: FeatureRows, **kwargs: Any) -> None:
@@ -163,7 +182,7 @@ class AdversarialBias(SelectionBias):
         weights: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """The mean cross entropy over the impressions whose bias features are known, summed over the features."""
+        """The mean cross entropy over the impressions whose bias features are known, a scalar, over all features."""
         losses = []
         for name in self.heads:
             logits = outputs[f"adversary_{name}_logits"]
@@ -177,5 +196,11 @@ class AdversarialBias(SelectionBias):
 def rows_or_missing(
     names: Sequence[str] | Mapping[str, Any], given: Mapping[str, tf.Tensor], shape: Any
 ) -> dict[str, tf.Tensor]:
-    """The rows of some features, with the row of "missing" in `shape` for those that are not given."""
+    """The rows of some features, with the row of "missing" for those that are not given.
+
+    Args:
+      names: of the features.
+      given: by feature, its rows [B].
+      shape: of what is not given, such as [B].
+    """
     return {name: given[name] if name in given else tf.fill(shape, MISSING) for name in names}

@@ -38,7 +38,11 @@ class SaveProgress(tf.keras.callbacks.Callback):
             self._progress.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves the end of the pass as the start of the next."""
+        """Saves the end of the pass as the start of the next.
+
+        Raises:
+          InputError: the pass had another number of batches than the statistics say.
+        """
         if int(self._progress.step) != self._progress.steps_per_epoch:
             raise InputError(
                 "The training split must have as many batches as its statistics say "

@@ -91,7 +91,13 @@ def check_losses(logs: Mapping[str, Any], step: int) -> None:
 
 
 class ConstantPredictions:
-    """Finds objectives whose labels vary while the ranker says the same of every impression."""
+    """Finds objectives whose labels vary while the ranker says the same of every impression.
+
+    Args:
+      config: objectives.
+      ranker: that trains.
+      workdir: whose sample is predicted.
+    """
 
     def __init__(self, config: Config, ranker: Ranker, workdir: Workdir) -> None:
         labels, sample = Statistics.load(workdir.path).labels, workdir.sample()

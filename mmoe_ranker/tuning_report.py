@@ -73,7 +73,13 @@ def overrides_of(trial: FrozenTrial, search: Search) -> dict[str, Any]:
 
 
 def write_plots(study: optuna.Study, search: Search, folder: Path) -> None:
-    """Draws the history of each metric, the metric against each parameter, what it depends on, and fronts of two."""
+    """Draws the history of each metric, the metric against each parameter, what it depends on, and fronts of two.
+
+    Args:
+      study: with finished trials.
+      search: what it varied.
+      folder: to draw into.
+    """
     folder.mkdir(exist_ok=True)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     numbers = [trial.number for trial in finished]

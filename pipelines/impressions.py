@@ -54,6 +54,12 @@ class BuildExamples(beam.PTransform):
 
     `parts`: EncodedPart; `dead_letters`: DeadLetters; and one element each: `counts` (Counter), `report` (Report),
     `plan` (Plan).
+
+    Args:
+      config: what to build.
+      num_buckets: that requests are grouped in.
+      num_shards: files of a split, None for as many as its size asks for.
+      shuffle: where what is grouped lies meanwhile.
     """
 
     def __init__(self, config: Config, num_buckets: int, num_shards: int | None = None, shuffle: Shuffle | None = None):

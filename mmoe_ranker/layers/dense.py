@@ -12,7 +12,13 @@ import tensorflow as tf
 
 
 def dense_stack(units: Sequence[int], dropout: float = 0.0, name: str | None = None) -> tf.keras.Sequential:
-    """ReLU layers of these widths, each followed by dropout where its rate is above 0; no layer gives the identity."""
+    """ReLU layers of these widths, each followed by dropout where its rate is above 0; no layer gives the identity.
+
+    Args:
+      units: the widths, first to last.
+      dropout: its rate.
+      name: of the stack, which its layers' names begin with.
+    """
     layers: list[tf.keras.layers.Layer] = []
     for depth, width in enumerate(units):
         layers.append(tf.keras.layers.Dense(width, activation="relu", name=f"{name or 'dense'}_{depth}"))

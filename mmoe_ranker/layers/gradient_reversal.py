@@ -11,7 +11,7 @@ def reverse_gradient(inputs: tf.Tensor, weight: float) -> tf.Tensor:
     Reference: Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495, eq. 7 and 8.
 
     Args:
-      inputs: of any shape.
+      inputs: of any shape, such as [B, D].
       weight: strength of the adversary against the objectives.
     """
 

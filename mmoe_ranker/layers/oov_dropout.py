@@ -40,7 +40,7 @@ class OovDropout(tf.keras.layers.Layer):
         self.generator = tf.random.Generator.from_seed(seed)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Returns the rows that the table is asked for."""
+        """Returns the rows that the table is asked for, in the shape of the inputs, [B] or [B, L]."""
         if not training:
             return inputs
         dropped = (inputs > self.oov_buckets) & (self.generator.uniform(tf.shape(inputs)) < self.rate)

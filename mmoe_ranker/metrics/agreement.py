@@ -16,6 +16,10 @@ from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean rank.
 
+    Example:
+        >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
+        0.5
+
     Args:
         first: [N], finite, NaN where missing.
         second: [N], finite, NaN where missing; a row counts where both are there.

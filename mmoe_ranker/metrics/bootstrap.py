@@ -64,7 +64,7 @@ def bootstrap(
         seed: of the draws; they depend on it and on U alone.
 
     Returns:
-        By metric, [replicates], NaN where a draw does not define it.
+        By metric, [B] of B = `replicates`, NaN where a draw does not define it.
 
     Raises:
         InputError: fewer than one unit or draw.

@@ -42,6 +42,10 @@ class ReliabilityCurve(NamedTuple):
 def calibration_ratio(labels: ArrayLike, predictions: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
     """Sum of predictions over sum of labels: 1 is calibrated overall, above 1 predicts too much.
 
+    Example:
+        >>> calibration_ratio([1, 0, 0, 1], [0.5, 0.25, 0.25, 0.5])
+        0.75
+
     Args:
         labels: [N], 0 and 1 or real, NaN where missing.
         predictions: [N], in the unit of the labels.
@@ -68,6 +72,10 @@ def reliability_curve(
     bins: str = "quantile",
 ) -> ReliabilityCurve:
     """Mean predicted probability against the observed rate, bin by bin.
+
+    Example:
+        >>> reliability_curve([0, 0, 1, 1], [0.25, 0.25, 0.75, 0.75], num_bins=2).observed.tolist()
+        [0.0, 1.0]
 
     Args:
         labels: [N], 0, 1 or NaN.
@@ -126,6 +134,10 @@ def expected_calibration_error(
 
     See "On Calibration of Modern Neural Networks" by Guo et al. (https://arxiv.org/abs/1706.04599), eq. 3, there with
     bins of equal width.
+
+    Example:
+        >>> expected_calibration_error([0, 0, 1, 1], [0.25, 0.25, 0.75, 0.75], num_bins=2)
+        0.25
 
     Args:
         labels: [N], 0, 1 or NaN.

@@ -27,6 +27,10 @@ def auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None =
 
         AUC = sum over pairs (i positive, j negative) of v_i v_j ([s_i > s_j] + [s_i = s_j] / 2) / sum of v_i v_j
 
+    Example:
+        >>> auc([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.2])
+        0.875
+
     Args:
         labels: [N], 0, 1 or NaN.
         scores: [N], any scale.
@@ -76,6 +80,10 @@ def pr_auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | Non
 
         AP = sum_n (recall_n - recall_{n-1}) precision_n over the distinct scores, falling
 
+    Example:
+        >>> round(pr_auc([1, 0, 1], [0.9, 0.5, 0.2]), 4)
+        0.8333
+
     Args:
         labels: [N], 0, 1 or NaN.
         scores: [N], any scale.
@@ -110,6 +118,10 @@ def pr_auc_of(rows: SortedRows) -> float:
 def log_loss(labels: ArrayLike, probabilities: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
     """Mean cross entropy, in nats: -mean(y log p + (1 - y) log(1 - p)), p clipped by `PROBABILITY_FLOOR`.
 
+    Example:
+        >>> round(log_loss([1, 0], [0.8, 0.2]), 4)
+        0.2231
+
     Args:
         labels: [N], 0, 1 or NaN.
         probabilities: [N], 0 to 1.
@@ -129,6 +141,10 @@ def normalized_entropy(labels: ArrayLike, probabilities: ArrayLike, sample_weigh
 
     See "Practical Lessons from Predicting Clicks on Ads at Facebook" by He et al.
     (https://doi.org/10.1145/2648584.2648589), eq. 1.
+
+    Example:
+        >>> round(normalized_entropy([1, 0], [0.8, 0.2]), 4)
+        0.3219
 
     Args:
         labels: [N], 0, 1 or NaN.

@@ -72,6 +72,10 @@ def group_auc(
 
     See "Deep Interest Network for Click-Through Rate Prediction" by Zhou et al. (https://arxiv.org/abs/1706.06978).
 
+    Example:
+        >>> group_auc([1, 0, 0, 1, 0], [0.2, 0.1, 0.9, 0.8, 0.7], ["a", "a", "b", "b", "b"]).value
+        0.7
+
     Args:
         labels: [N], 0, 1 or NaN.
         scores: [N], any scale.
@@ -93,6 +97,10 @@ def auc_within(
     labels: ArrayLike, scores: ArrayLike, positions: ArrayLike, sample_weights: ArrayLike | None = None
 ) -> GroupedMetric:
     """AUC inside each position, row-weighted over the positions that have both classes.
+
+    Example:
+        >>> auc_within([1, 0, 1, 0], [0.2, 0.1, 0.8, 0.9], [1, 1, 2, 2]).value
+        0.5
 
     Args:
         labels: [N], 0, 1 or NaN.

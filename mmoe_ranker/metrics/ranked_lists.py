@@ -98,6 +98,10 @@ class RankedLists:
 
 
 def check_k(k: Any) -> None:
-    """Refuses a number of ranks that is neither None nor an integer of at least 1, with an `InputError`."""
+    """Checks a number of ranks.
+
+    Raises:
+        InputError: it is neither None nor an integer of at least 1.
+    """
     if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
         raise InputError(f"`k` must be an integer of at least 1. Received: {k!r}.")

@@ -29,6 +29,10 @@ def ndcg(labels: ArrayLike, scores: ArrayLike, requests: ArrayLike, k: int | Non
 
         DCG@k = sum over ranks r = 1..k of label_r / log2(1 + r);  NDCG@k = DCG@k / the DCG@k of the best order
 
+    Example:
+        >>> round(ndcg([0, 1, 1], [0.9, 0.8, 0.1], ["r", "r", "r"], k=2).value, 4)
+        0.3869
+
     Args:
         labels: [N], at least 0 (0 and 1, or graded, such as a watch time), NaN where missing.
         scores: [N], any scale, the best highest.
@@ -48,6 +52,10 @@ def ndcg(labels: ArrayLike, scores: ArrayLike, requests: ArrayLike, k: int | Non
 
 def recall(labels: ArrayLike, scores: ArrayLike, requests: ArrayLike, k: int) -> GroupedMetric:
     """Share of each request's positives that stand among its first k.
+
+    Example:
+        >>> recall([0, 1, 1], [0.9, 0.8, 0.1], ["r", "r", "r"], k=2).value
+        0.5
 
     Args:
         labels: [N], at least 0, positive where above 0, NaN where missing.
@@ -73,6 +81,10 @@ def mrr(labels: ArrayLike, scores: ArrayLike, requests: ArrayLike, k: int | None
     before it, all orders being alike,
 
         E[1 / rank] = sum over j = 0..n-m of C(n - 1 - j, m - 1) / C(n, m) / (r + j + 1)
+
+    Example:
+        >>> mrr([0, 1, 1], [0.9, 0.8, 0.1], ["r", "r", "r"]).value
+        0.5
 
     Args:
         labels: [N], at least 0, positive where above 0, NaN where missing.

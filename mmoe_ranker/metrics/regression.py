@@ -21,6 +21,10 @@ _NAMES = ("labels", "predictions", "groups")
 def rmse(labels: ArrayLike, predictions: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
     """Root of the mean squared error, in the unit of the labels.
 
+    Example:
+        >>> rmse([1.0, 2.0, float("nan")], [4.0, 5.0, 7.0])
+        3.0
+
     Args:
         labels: [N], NaN where missing.
         predictions: [N].
@@ -38,6 +42,10 @@ def rmse(labels: ArrayLike, predictions: ArrayLike, sample_weights: ArrayLike | 
 
 def mae(labels: ArrayLike, predictions: ArrayLike, sample_weights: ArrayLike | None = None) -> float:
     """Mean absolute error, in the unit of the labels.
+
+    Example:
+        >>> mae([1.0, 2.0, float("nan")], [4.0, 6.0, 7.0])
+        3.5
 
     Args:
         labels: [N], NaN where missing.
@@ -62,6 +70,10 @@ def xauc(labels: ArrayLike, predictions: ArrayLike) -> float:
     With labels of 0 and 1 it is the AUC. See "Deconfounding Duration Bias in Watch-time Prediction for Video
     Recommendation" by Zhan et al. (https://arxiv.org/abs/2206.06003). Pairs are counted in O(N log N) as by
     Knight, "A Computer Method for Calculating Kendall's Tau with Ungrouped Data" (1966), not sampled.
+
+    Example:
+        >>> round(xauc([10.0, 20.0, 30.0], [1.0, 3.0, 2.0]), 4)
+        0.6667
 
     Args:
         labels: [N], NaN where missing.

@@ -57,19 +57,25 @@ class UnitSums:
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    """numerator / denominator, NaN where the latter is 0."""
+    """numerator / denominator, both [B] or of another shape; NaN where the latter is 0."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
 
 
 def root_ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sqrt(numerator / denominator): the RMSE, of squared errors and rows."""
+    """sqrt(numerator / denominator), [B] each: the RMSE, of squared errors and rows."""
     return np.sqrt(ratio(numerator, denominator))
 
 
 def entropy_ratio(
     loss: NDArray[np.float64], positives: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The normalised entropy, of summed log loss, positives and rows."""
+    """The normalised entropy [B], NaN where all labels are alike.
+
+    Args:
+        loss: [B], summed log loss.
+        positives: [B].
+        rows: [B].
+    """
     rate = ratio(positives, rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
@@ -77,7 +83,7 @@ def entropy_ratio(
 
 
 def absolute_ratio(rows: NDArray[np.float64], *errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The expected calibration error, of rows, then of summed prediction less label of each bin."""
+    """The expected calibration error [B], of rows [B], then of summed prediction less label of each bin, [B] each."""
     return ratio(np.sum(np.abs(errors), axis=0), rows)
 
 

@@ -148,7 +148,7 @@ def numbers(values: ArrayLike, name: str) -> Array:
     """A column of numbers as floats, in the floating type given.
 
     Args:
-        values: Any shape.
+        values: Any shape, such as [N].
         name: What the caller calls it, for the error message.
 
     Returns:

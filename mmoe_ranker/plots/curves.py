@@ -30,7 +30,16 @@ def draw_curve(
     y: ArrayLike,
     band: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> None:
-    """Draws a curve in the colour and with the marker of its place, and its interval as a band."""
+    """Draws a curve in the colour and with the marker of its place, and its interval as a band.
+
+    Args:
+      axes: to draw on.
+      place: of the curve among those of the plot.
+      label: for the legend.
+      x: [P].
+      y: [P].
+      band: its ends, [P] each, or None.
+    """
     color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
     axes.plot(x, y, color=color, marker=marker, markersize=4, label=label)
     if band is not None:

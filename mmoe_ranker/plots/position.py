@@ -57,7 +57,7 @@ def learned_bias(rows: Rows, objective: str = "click", truth: Mapping[str, Array
     Args:
       rows: as `evaluation.learned_bias` returns them, with `position`.
       objective: whose logit to draw.
-      truth: by device, the true examination from position 1 on, where it is known.
+      truth: by device, the true examination [P] from position 1 on, where it is known.
     """
     return learned_bias_over_seeds(learned_curves([rows], objective), objective, truth)
 
@@ -70,7 +70,7 @@ def learned_bias_over_seeds(
     Args:
       curves: as `position_bias.learned_curves` returns them.
       objective: whose they are.
-      truth: by group, the true examination from position 1 on; drawn dotted, relative to the first position.
+      truth: by group, the true examination [P] from position 1 on; drawn dotted, relative to the first position.
       group: what the lines are, for the legend.
     """
     figure, axes = figure_and_axes()
@@ -105,7 +105,7 @@ def examination(examined: Mapping[str, Any], learned: Rows | None = None, truth:
     Args:
       examined: section `examination` of the report.
       learned: section `learned`, with one group; None leaves it out.
-      truth: the true examination from position 1 on, where it is known.
+      truth: the true examination [P] from position 1 on, where it is known.
     """
     figure, axes = figure_and_axes()
     for place, (key, label) in enumerate(_EXAMINATIONS.items()):

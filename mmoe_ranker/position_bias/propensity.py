@@ -114,7 +114,11 @@ def inverse_propensity_ndcg(
 
 
 def inverse_weights(propensities: ArrayLike, clip: float = CLIP) -> NDArray[np.float64]:
-    """Weights [N] of impressions: 1 at the largest propensity, at most `clip`; NaN where the propensity is."""
+    """Weights [N] of impressions: 1 at the largest propensity, at most `clip`; NaN where the propensity is.
+
+    Raises:
+      InputError: `clip` is below 1, or a propensity is not above 0 and finite.
+    """
     if not clip >= 1:
         raise InputError(f"`clip` must be at least 1. Received: {clip!r}.")
     given = np.asarray(propensities, dtype=np.float64)

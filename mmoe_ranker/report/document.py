@@ -135,6 +135,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 def interval(low: float | None, high: float | None, digits: int | None = None) -> str:
     """The two ends of an interval as a cell.
 
+    Args:
+      low: None where there is none.
+      high: None where there is none.
+      digits: as of `number`.
+
     Example:
       >>> interval(0.7, 0.8, 2)
       '0.70 to 0.80'

@@ -18,6 +18,11 @@ def rank_candidates(world: World, requests: Requests, rng: np.random.Generator) 
     `score = alignment * z + agenda * boost + noise * N(0, 1)`; a share `random_share` of the requests is ordered by
     chance alone.
 
+    Args:
+      world: what is true.
+      requests: to rank for.
+      rng: for noise and random order.
+
     Returns:
       [B, P] video indices in the order shown, and [B] whether the order is random.
     """

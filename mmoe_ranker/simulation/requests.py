@@ -61,7 +61,7 @@ def draw_requests(
 
 
 def hour_of(timestamp: Floats) -> Ints:
-    """Hour of the UTC day, 0 to 23."""
+    """Hour of the UTC day, 0 to 23, of each time [B]."""
     return (timestamp % SECONDS_A_DAY // 3600.0).astype(np.int64)
 
 

@@ -78,7 +78,7 @@ class World:
         self._examination = _examination_curves(config.positions)
 
     def relevance_logit(self, user_idx: npt.ArrayLike, video_idx: npt.ArrayLike) -> Floats:
-        """Logit of `relevance`, same arguments and shape."""
+        """Logit of `relevance`, same arguments and shape [N]."""
         _, video = _aligned(user_idx, video_idx)
         return self._relevance_logit(self._match(user_idx, video_idx), video)
 
@@ -99,7 +99,7 @@ class World:
         return (self.relevance_logit(user_idx, video_idx) - self._logit_mean) / self._logit_std
 
     def examination(self, device: npt.ArrayLike, position: npt.ArrayLike) -> Floats:
-        """P(examined) of each position on each device; the arguments broadcast.
+        """P(examined) of each position on each device, [N]; the arguments broadcast.
 
         Args:
           device: indices into DEVICES.
@@ -167,7 +167,7 @@ class World:
 
 
 def sigmoid(logit: Floats) -> Floats:
-    """1 / (1 + exp(-logit)), element by element."""
+    """1 / (1 + exp(-logit)), element by element of logits [N] or of any shape."""
     return 1.0 / (1.0 + np.exp(-logit))
 
 

@@ -46,7 +46,14 @@ _LONG_AGO = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class ScoreExamples(beam.PTransform):
-    """ExampleBatches -> ScoredFiles, one a file that was written."""
+    """ExampleBatches -> ScoredFiles, one a file that was written.
+
+    Args:
+      handler: loads the model in the worker, and runs it.
+      form: of the files.
+      folder: to write into.
+      shuffle: where what is grouped lies meanwhile.
+    """
 
     def __init__(self, handler: RankerHandler, form: FileFormat, folder: str, shuffle: Shuffle):
         super().__init__()
