@@ -155,7 +155,10 @@ def test_examples_run(file: Path, config: Config, statistics: Statistics) -> Non
     assert result.attempted > 0
 
 
-@pytest.mark.parametrize("package", ["metrics", "layers", "simulation", "position_bias", "plots", "report"])
+_PACKAGES = ("metrics", "simulation", "position_bias", "plots", "report")
+
+
+@pytest.mark.parametrize("package", [*_PACKAGES, pytest.param("layers", marks=pytest.mark.slow)])
 def test_what_a_package_offers_is_there_and_documented(package: str) -> None:
     module = importlib.import_module(f"mmoe_ranker.{package}")
     for name in module.__all__:

@@ -100,7 +100,7 @@ class BinnedTotals:
         error = sum_b positives_b negatives_b / (2 positives negatives)
         """
         positives, negatives = self._positives.astype(np.float64), self._negatives.astype(np.float64)
-        pairs = positives.sum() * negatives.sum()
+        pairs = float(positives.sum() * negatives.sum())
         if not pairs:
             return Bounded(math.nan, math.nan)
         below = np.cumsum(negatives) - negatives

@@ -48,6 +48,12 @@ def metrics_section(report: Mapping[str, Any], config: Config, split: str) -> Se
         blocks.append(Block("Combined score", tables=[_metric_table(caption, by_label)]))
     blocks += _agreement(report.get("agreement") or {})
     sentence = f"All of the {split} split, predicted with the position missing, as the model serves."
+    if sampled := report.get("sampled"):
+        sentence = (
+            f"AUC, PR-AUC, log loss, normalised entropy and the ratio of predicted and observed are of all "
+            f"{number(sampled['impressions'])} impressions of the {split} split, the rest of a sample of "
+            f"{percent(sampled['share'])}; predicted with the position missing, as the model serves."
+        )
     if drawn := report.get("bootstrap"):
         by = drawn["by"].removesuffix("_id")
         sentence += (

@@ -121,6 +121,13 @@ def test_predictions_that_are_not_numbers_are_said(tmp_path: Path) -> None:
     assert "There is no weight explorer: predictions must be finite" in page.text
 
 
+def test_a_sampled_evaluation_is_said(tmp_path: Path) -> None:
+    evaluation = evaluation_in(tmp_path / "world", report_config(), report_predictions())
+    evaluation.report["sampled"] = {"impressions": 5_000_000, "share": 0.25, "by": "request_id"}
+    text = _Elements(Written(tmp_path, evaluation).html).text
+    assert "are of all 5,000,000 impressions of the test split, the rest of a sample of 25.0 %" in text
+
+
 def test_no_impression_at_all_is_said(tmp_path: Path) -> None:
     whole = report_predictions()
     nothing = whole.select(np.arange(0))
