@@ -53,7 +53,7 @@ def _figures(report: Mapping[str, Any]) -> list[PageFigure]:
                 "learned",
                 "Learned bias at each position (the paper's figure 7)",
                 "By what factor the shallow tower says that a position changes the odds of the first: the part of the "
-                "fall above that the model does not count as relevance.",
+                "fall with position that the model does not count as relevance.",
             )
         )
     if report["examination"]:
@@ -62,8 +62,9 @@ def _figures(report: Mapping[str, Any]) -> list[PageFigure]:
                 lambda: plots.examination(report["examination"]),
                 "examination",
                 "Examination of each position over the first's, by several references",
-                "Interventions compare the same item at two positions; where the learned bias lies on them, it has "
-                "found examination; where it falls faster, it has taken relevance with it.",
+                "Clicks on the same item at two positions owe nothing to relevance. A model that falls with them when it "
+                "sees the position has found examination; above them it has found part of it, below them it has taken "
+                "relevance too. With position missing it should be flat.",
             )
         )
     if any(row["ratio"] is not None for rows in (report["calibration"] or {}).values() for row in rows or ()):
