@@ -42,8 +42,9 @@ Gate: TypeAlias = Callable[[Path, Path | None], None]
 _Log: TypeAlias = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 _BESIDE = ".export-"
 
-# Requests of these sizes warm up the server: a thread pool splits large ones otherwise than small ones.
-_WARM_UP_CANDIDATES = (1, 64)
+# Requests of these sizes warm up the server: TensorFlow compiles its products anew for each size, and large ones are
+# split over threads otherwise than small ones.
+_WARM_UP_CANDIDATES = (1, 64, 300)
 
 
 def export(workdir_path: Path, models: Path, gate: Gate) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import feature_field
@@ -114,11 +115,14 @@ class ServerProcess:
 
     def predict(self, serializer: Any = None, deserializer: Any = None) -> Any:
         """A callable for Predict, of serialized messages where no serializer is given."""
-        return self.call("/tensorflow.serving.PredictionService/Predict", serializer, deserializer)
+        return self._channel.unary_unary("/tensorflow.serving.PredictionService/Predict", serializer, deserializer)
 
-    def call(self, method: str, serializer: Any = None, deserializer: Any = None) -> Any:
-        """A callable for any method."""
-        return self._channel.unary_unary(method, serializer, deserializer)
+    def states(self) -> dict[int, int]:
+        """Each version that the server has seen, and its state as `ModelVersionStatus.State` numbers them."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "ranker"
+        response = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus(request, timeout=10)
+        return {status.version: status.state for status in response.model_version_status}
 
     def memory_bytes(self) -> int:
         """What the server's process has in memory.

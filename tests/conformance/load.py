@@ -18,20 +18,19 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.protos import PredictResponse
 from serving.tensor_codec import decode
 from serving.tfrecord import read_records
+from serving.versions import State
 from serving.warmup import WARMUP_FILE
 from tests.benchmarks.model_server import ServerProcess
-from tests.conformance.malformed import STATUS
 
 _CLIENTS = 4
 _PAUSE_SECONDS = 0.01  # between two requests of a client: load, not a benchmark
 _KEPT_VERSIONS = 3
 _SETTLED_SECONDS = 60.0
-_AVAILABLE, _END = 30, 50
 # Another number of threads adds floats in another order.
 _TOLERANCE = 1e-4
 
@@ -164,16 +163,11 @@ def _broken(number: int) -> bool:
 
 def _outcome(server: ServerProcess, number: int, report: Report) -> str | None:
     """None while it is open, "" where the version went as it had to, else what went otherwise."""
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "ranker"
-    response = get_model_status_pb2.GetModelStatusResponse.FromString(
-        server.call(STATUS)(request.SerializeToString(), timeout=10)
-    )
-    states = {status.version: status.state for status in response.model_version_status}
-    if states.get(number) == _AVAILABLE:
+    state = server.states().get(number)
+    if state == State.AVAILABLE:
         report.swaps += 1
         return f"version {number} is broken and was taken over" if _broken(number) else ""
-    if states.get(number) == _END:
+    if state == State.END:
         report.refused += 1
         return "" if _broken(number) else f"version {number} was refused"
     return None
