@@ -9,6 +9,7 @@ Shapes: M of N rows count, U units, B draws, S segments, P positive rows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -176,9 +177,10 @@ class SegmentSums:
     def __init__(self, slices: NDArray[Any], num_slices: int, units: NDArray[Any], num_units: int) -> None:
         # Rows of one value and one unit are drawn together, so they are summed here once.
         cells, self._cell_of_row = np.unique(slices.astype(np.int64) * num_units + units, return_inverse=True)
-        self._cell_units, self._cell_slices = cells % num_units, cells // num_units
-        self._num_slices = num_slices
-        self._metrics: list[tuple[Sequence[Path], Formula, list[NDArray[np.float64]]]] = []
+        self._cell_units = cells % num_units
+        self._bounds = np.searchsorted(cells, np.arange(num_slices + 1) * num_units)  # a value's cells stand together
+        self._totals: list[NDArray[np.float64]] = []
+        self._metrics: list[tuple[Sequence[Path], Formula, slice]] = []
 
     def add(self, paths: Sequence[Path], formula: Formula, *columns: NDArray[Any]) -> None:
         """Adds the metric `formula(*sums)` of every value.
@@ -189,18 +191,15 @@ class SegmentSums:
             *columns: [M] each, what each row brings to a sum.
         """
         cells = len(self._cell_units)
-        totals = [np.bincount(self._cell_of_row, column, cells).astype(np.float64) for column in columns]
-        self._metrics.append((paths, formula, totals))
+        self._metrics.append((paths, formula, slice(len(self._totals), len(self._totals) + len(columns))))
+        self._totals += [np.bincount(self._cell_of_row, column, cells).astype(np.float64) for column in columns]
 
     def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
         """The metrics' values, [B] each."""
         found: dict[Path, NDArray[np.float64]] = {}
-        weights = counts[:, self._cell_units]
-        for paths, formula, totals in self._metrics:
-            sums = [
-                np.stack([np.bincount(self._cell_slices, drawn * total, self._num_slices) for drawn in weights])
-                for total in totals
-            ]  # [B, S] each
-            for place, path in enumerate(paths):
-                found[path] = formula(*(one[:, place] for one in sums))
+        totals = np.array(self._totals).reshape(len(self._totals), len(self._cell_units))  # [C, cells]
+        for place, (start, end) in enumerate(itertools.pairwise(self._bounds)):
+            drawn = counts[:, self._cell_units[start:end]].astype(np.float64)
+            sums = np.einsum("cu,bu->cb", totals[:, start:end], drawn)  # [C, B]
+            found |= {paths[place]: formula(*sums[columns]) for paths, formula, columns in self._metrics}
         return found
