@@ -53,7 +53,8 @@ class UnitSums:
         """The metrics' values, [B] each."""
         if self._matrix is None:
             self._matrix = np.array(self._totals, np.float64).reshape(len(self._totals), self._num_units)
-        sums = self._matrix @ counts.astype(np.float64).T  # [C, B]
+        # Not by BLAS, whose sums depend on its number of threads, and whose threads stall each other on busy machines.
+        sums = np.einsum("cu,bu->cb", self._matrix, counts.astype(np.float64))
         return {path: formula(*sums[columns]) for path, formula, columns in self._formulas}
 
 
@@ -118,12 +119,10 @@ class ResampledAreas:
         held = run[first]
         self._start = rows.ties[held]
         self._end = self._start + run_sizes(rows.ties, len(rows))[held]
-        self._positives_before = np.flatnonzero(first)  # among the P
-        self._positives_until = np.append(self._positives_before[1:], len(positive))
+        self._positives_until = np.append(np.flatnonzero(first), len(positive))[1:]  # among the P
         self._segments = np.append(rows.segments, len(rows))  # [S + 1]
         self._segment_positives = np.searchsorted(positive, self._segments)  # [S + 1]
         self._first_run = np.searchsorted(self._start, self._segments)  # [S + 1]
-        self._run_segment = np.repeat(np.arange(len(rows.segments)), np.diff(self._first_run))  # [H]
 
     def __call__(self, counts: Counts) -> dict[Path, NDArray[np.float64]]:
         """The metrics' values, [B] each."""
@@ -148,20 +147,29 @@ class ResampledAreas:
         self, weight: NDArray[np.int64], positive: NDArray[np.int64]
     ) -> tuple[float, float, NDArray[np.float64]]:
         at_end, positives_at_end = weight[self._end], positive[self._positives_until]  # [H]
-        run_positives = positives_at_end - positive[self._positives_before]
-        run_negatives = at_end - weight[self._start] - run_positives
+        run_positives = np.diff(positives_at_end, prepend=0)
         rows_before, positives_before = weight[self._segments], positive[self._segment_positives]  # [S + 1]
         negatives_before = rows_before - positives_before
-        below = negatives_before[1:][self._run_segment] - (at_end - positives_at_end)  # negatives after the run
-        won = np.concatenate([[0], np.cumsum(run_positives * (2 * below + run_negatives))])  # twice, in integers
-        pairs = np.diff(positives_before) * np.diff(negatives_before)
+        positives, negatives = np.diff(positives_before), np.diff(negatives_before)
+        # A run's positives beat the segment's negatives but those before the run's end, of which its own count half.
+        beaten_by = at_end - positives_at_end
+        beaten_by += weight[self._start]
+        beaten_by -= positives_at_end
+        beaten_by += run_positives
+        beaten_by *= run_positives
+        lost = np.zeros(len(beaten_by) + 1, np.int64)  # twice, in integers
+        np.cumsum(beaten_by, out=lost[1:])
+        won = 2 * positives * negatives_before[1:] - np.diff(lost[self._first_run])
+        pairs = positives * negatives
         areas = np.full(len(pairs), np.nan)
-        np.divide(np.diff(won[self._first_run]), 2 * pairs, out=areas, where=pairs > 0)
+        np.divide(won, 2 * pairs, out=areas, where=pairs > 0)
         rows = np.diff(rows_before)[pairs > 0]
         mean = float(np.average(areas[pairs > 0], weights=rows)) if len(rows) else np.nan
-        precision = np.divide(positives_at_end, at_end, out=np.zeros(len(at_end)), where=at_end > 0)
-        average = float(run_positives @ precision / positive[-1]) if positive[-1] else np.nan
-        return mean, average, areas
+        if self._paths[1] is None or not positive[-1]:
+            return mean, np.nan, areas
+        precision = positives_at_end / np.maximum(at_end, 1)
+        precision *= run_positives
+        return mean, float(precision.sum()) / float(positive[-1]), areas
 
 
 class SegmentSums:

@@ -6,6 +6,7 @@ integers sort several times faster than pairs of columns do.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,19 @@ class SortedRows:
         """[M], which of the N rows stands at each place."""
         return self.by_score if self.places is None else self.by_score[self.places]
 
+    # Kept, because scattering once and reading in order is cheaper than gathering for each grouping.
+    @functools.cached_property
+    def _place_of_row(self) -> NDArray[np.int32]:
+        place_of_row = np.full(int(self.by_score.max(initial=-1)) + 1, -1, np.int32)
+        place_of_row[self.by_score] = np.arange(len(self), dtype=np.int32)
+        return place_of_row
+
+    @functools.cached_property
+    def _run_of_place(self) -> NDArray[np.int32]:
+        run_of_place = np.zeros(len(self), np.int32)
+        run_of_place[self.ties[1:]] = 1
+        return np.cumsum(run_of_place, out=run_of_place)
+
     def rows_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """Which of the N rows stand at these places."""
         return self.by_score[places if self.places is None else self.places[places]]
@@ -74,17 +88,18 @@ class SortedRows:
             groups: [N], a group a row, as `group_codes` takes them.
         """
         place_bits = max(1, (len(self) - 1).bit_length())
-        packed = dense_codes(groups)[self.by_score].astype(np.int64, copy=False)  # [M]
+        codes, place_of_row = dense_codes(groups), self._place_of_row
+        if len(self) < len(codes):
+            counted = np.flatnonzero(place_of_row >= 0)
+            codes, place_of_row = codes[counted], place_of_row[counted]
+        packed = codes.astype(np.int64)  # [M]
         packed <<= place_bits
-        packed |= np.arange(len(self))
+        packed |= place_of_row
         packed.sort()
         places = packed & ((1 << place_bits) - 1)
         packed >>= place_bits
         segments = run_starts(packed)
-        run_of_place = np.zeros(len(self), np.int32)
-        run_of_place[self.ties[1:]] = 1
-        np.cumsum(run_of_place, out=run_of_place)
-        ties = run_starts(packed, run_of_place[places])
+        ties = run_starts(packed, self._run_of_place[places])
         weights = None if self.weights is None else self.weights[places]
         return SortedRows(self.labels[places], weights, segments, ties, self.by_score, places)
 
