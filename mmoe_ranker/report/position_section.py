@@ -62,9 +62,9 @@ def _figures(report: Mapping[str, Any]) -> list[PageFigure]:
                 lambda: plots.examination(report["examination"]),
                 "examination",
                 "Examination of each position over the first's, by several references",
-                "Clicks on the same item at two positions owe nothing to relevance. A model that falls with them when it "
-                "sees the position has found examination; above them it has found part of it, below them it has taken "
-                "relevance too. With position missing it should be flat.",
+                "Clicks on the same item at two positions owe nothing to relevance. A model that falls with them "
+                "when it sees the position has found examination; above them it has found part of it, below "
+                "them it has taken relevance too. With position missing it should be flat.",
             )
         )
     if any(row["ratio"] is not None for rows in (report["calibration"] or {}).values() for row in rows or ()):
