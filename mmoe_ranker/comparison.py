@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -38,6 +38,9 @@ HIGHER_IS_BETTER = {
     **dict.fromkeys(("log_loss", "normalized_entropy", "calibration_error", "rmse", "mae"), False),
 }
 """Metrics that have a better and a worse; the calibration ratio has neither."""
+
+LEAST_LABELS = 20
+"""A slice of fewer labels (of either class) is not tried: a handful look surer of themselves than they are."""
 
 _LEAST_TAIL = 5  # draws beyond each end of an interval, so that an end is not one draw
 _NOT_DEFINED = PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan)
@@ -97,7 +100,7 @@ class Comparison:
         level: Of the intervals.
         differences: By path in the report of `evaluation_metrics`, for all objectives in common.
         verdicts: By objective in common.
-        slices: Those that have an interval, the surest move first.
+        slices: Those of `LEAST_LABELS` and more, the surest move first.
         notes: Sentences on what could not be compared, or not as it is.
     """
 
@@ -160,7 +163,7 @@ def compare(
         level=level,
         differences=differences,
         verdicts={name: _verdict(name, metric, differences, notes) for name, metric in metric_of.items()},
-        slices=_slice_moves(config.objectives, differences, metric_of, level),
+        slices=_slice_moves(config.objectives, differences, metric_of, _large_slices(ground, config), level),
         notes=tuple(notes),
     )
 
@@ -242,17 +245,30 @@ def _verdict(name: str, metric: str, differences: Mapping[Path, PairedDifference
     return Verdict(NOT_JUDGED, metric, found, " ".join(why))
 
 
+def _large_slices(ground: CommonGround, config: Config) -> set[tuple[str, str, str]]:
+    """Feature, value and objective of the slices that have enough labels, of a binary objective enough of each."""
+    large = set()
+    for feature, sliced in EvaluationRows(ground.first, config).slices.items():
+        for objective in config.objectives:
+            labels = ground.first.labels[objective.name]
+            kinds = [labels == 0, labels == 1] if objective.kind == "binary" else [~np.isnan(labels)]
+            fewest = np.min([np.bincount(sliced.codes[kind], minlength=len(sliced.texts)) for kind in kinds], axis=0)
+            large |= {(feature, sliced.texts[code], objective.name) for code in np.flatnonzero(fewest >= LEAST_LABELS)}
+    return large
+
+
 def _slice_moves(
     objectives: Sequence[Objective],
     differences: Mapping[Path, PairedDifference],
     metric_of: Mapping[str, str],
+    large: Container[tuple[str, str, str]],
     level: float,
 ) -> tuple[SliceMove, ...]:
     """The metric of each objective in each value: that of its verdict, or AUC where that is of whole requests."""
     kinds = {objective.name: objective.kind for objective in objectives}
     found = []
     for path, difference in differences.items():
-        if path[0] != "slices" or math.isnan(difference.low):
+        if path[0] != "slices" or path[1:4] not in large or math.isnan(difference.low):
             continue
         _, feature, value, name, metric = path
         usual = "auc" if kinds[name] == "binary" else metric_of[name]

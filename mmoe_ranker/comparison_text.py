@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mmoe_ranker.comparison import SAME, Comparison, SliceMove, Verdict
+from mmoe_ranker.comparison import LEAST_LABELS, SAME, Comparison, SliceMove, Verdict
 from mmoe_ranker.metrics import PairedDifference
 from mmoe_ranker.text_table import difference, number, table
 
@@ -90,11 +90,12 @@ def _metric_rows(comparison: Comparison) -> dict[str, list[dict[str, str]]]:
 def _slice_lines(comparison: Comparison) -> list[str]:
     moves = comparison.slices
     if not moves:
-        return ["No slice has an interval."]
+        return [f"No value of a slice has {LEAST_LABELS} labels."]
     moved = sum(move.verdict != SAME for move in moves)
     lines = [
-        f"{moved} of {len(moves)} values of slices moved, at {100 - 100 * comparison.level:g} % over all of them by "
-        f"Holm's method; the surest {min(_SLICES_SHOWN, len(moves))}:"
+        f"{moved} of {len(moves)} values of slices with {LEAST_LABELS} labels or more moved, at "
+        f"{100 - 100 * comparison.level:g} % over all of them by Holm's method; the surest "
+        f"{min(_SLICES_SHOWN, len(moves))}:"
     ]
     rows = [
         {

@@ -175,6 +175,21 @@ def test_slices_move_by_holms_method(runs) -> None:
             assert move.p_value == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-4)
 
 
+def test_a_slice_of_few_labels_is_not_tried(runs) -> None:
+    on_phone = np.flatnonzero(runs[0].predictions.columns["device"] == b"phone")
+    on_tv = np.flatnonzero(runs[0].predictions.columns["device"] == b"tv")
+    rare = np.zeros(REQUESTS * LENGTH)
+    rare[on_phone[:19]] = rare[on_tv[:20]] = 1.0
+    few = [
+        dataclasses.replace(
+            run, predictions=dataclasses.replace(run.predictions, labels=run.predictions.labels | {"like": rare})
+        )
+        for run in runs
+    ]
+    moves = compare(*few).slices
+    assert {move.value for move in moves if (move.feature, move.objective) == ("device", "like")} == {"tv"}
+
+
 def test_other_metrics_may_judge(runs) -> None:
     comparison = compare(*runs, judge_by={"click": "log_loss", "watch_time": "rmse"})
     assert comparison.verdicts["click"].metric == "log_loss"
