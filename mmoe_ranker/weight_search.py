@@ -29,7 +29,7 @@ MAX_IMPRESSIONS = 200_000
 """Beyond, requests are drawn: the sweep compares weights on the same requests, where that many tell them apart."""
 
 _SEED = 20190916  # of the bootstrap: the same evaluation gives the same answer
-_FACTOR = 8.0  # how far a weight may go from the current one, up and down
+_FACTOR = 32.0  # how far a weight may go from the current one, up and down: terms of little spread need that much
 _DIGITS = 4  # of a weight, so that the YAML shows the very weights that were tried
 
 

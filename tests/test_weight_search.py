@@ -128,8 +128,8 @@ def test_vectors_keep_their_sum_and_cover_the_logarithms() -> None:
     assert len(np.unique(vectors, axis=0)) == 501
     assert [0.0, 0.0, 0.7, 2.8] in vectors.tolist()  # the first left out
     assert [3.5, 0.0, 0.0, 0.0] in vectors.tolist()  # and alone
-    # Ratios of two weights from 1/64 to 64 of the current one, as likely below as above.
-    ratios = np.log(vectors[7:, 0] / vectors[7:, 2] / 2) / np.log(8)
+    # Ratios of two weights from 1/1024 to 1024 of the current one, as likely below as above.
+    ratios = np.log(vectors[7:, 0] / vectors[7:, 2] / 2) / np.log(32)
     assert -2 <= ratios.min() < -1.5
     assert 1.5 < ratios.max() <= 2
     assert abs(np.median(ratios)) < 0.1
