@@ -48,6 +48,7 @@ RESERVED_NAMES: tuple[str, ...] = (
     "gates",
     "shared",
     "score",
+    "contributions",
     "score_weights",
     "event",
     "value",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tests.conformance.fuzz import fuzz
-from tests.conformance.load import load
+from tests.conformance.load import MOST_GROWTH, load
 from tests.conformance.target import NAME, VERSION, Target, write_model
 
 
@@ -46,13 +46,14 @@ def send(target: str, count: int, seed: int) -> None:
 def ask(version: Path, minutes: float, swap_seconds: float) -> None:
     """Ask this package's server while copies of an exported VERSION are swapped, each third and fourth one broken.
 
-    Exit status 1 if a request failed or a version went otherwise than it had to.
+    Exit status 1 if a request failed, a version went otherwise than it had to, or memory grew by more than a tenth
+    from the middle third of the time to the last.
     """
     report = load(version, 60 * minutes, swap_seconds)
     click.echo(report)
     for wrong in [*report.failures[:20], *report.problems]:
         click.echo(wrong, err=True)
-    sys.exit(1 if report.failures or report.problems else 0)
+    sys.exit(1 if report.failures or report.problems or report.growth > MOST_GROWTH else 0)
 
 
 if __name__ == "__main__":

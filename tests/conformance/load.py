@@ -33,6 +33,7 @@ _KEPT_VERSIONS = 3
 _SETTLED_SECONDS = 60.0
 # Another number of threads adds floats in another order.
 _TOLERANCE = 1e-4
+MOST_GROWTH = 1.1
 
 
 @dataclass

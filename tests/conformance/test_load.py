@@ -15,7 +15,8 @@ def test_no_request_fails_while_versions_come_good_and_broken(tiny_world: TinyWo
     assert report.swaps >= 1
     assert report.refused >= 1
     assert len(report.latencies) > 100
-    assert report.memory[-1][1] > 2**26
+    # Seconds do not show a leak; that a version which was dropped is freed, they do.
+    assert max(size for _, size in report.memory) < 2 * report.memory[0][1]
 
 
 def test_growth_is_of_the_last_third_over_the_middle_one() -> None:
