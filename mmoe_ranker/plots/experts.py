@@ -62,7 +62,7 @@ def expert_history(experts: Mapping[str, Any]) -> Figure:
     for place, objective in enumerate(experts["objectives"]):
         draw_curve(gates, place, objective, steps, [row["entropy_share"][place] for row in history])
     gates.set(ylabel="entropy (share of an even gate's)", title="Gates over the training: 1 is even, 0 is one expert")
-    gates.legend(frameon=False, fontsize=8)
+    gates.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     similar = [np.nan if row["similarity"] is None else row["similarity"] for row in history]
     draw_curve(answers, len(experts["objectives"]), "", steps, similar)
     answers.set(
