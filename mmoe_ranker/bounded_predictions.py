@@ -90,8 +90,10 @@ class BoundedPredictions:
 
     def _sampled(self, batch: Predictions) -> Predictions:
         column = batch.columns[self._by]
-        if column.dtype.kind not in "iu":  # where it is not known, a request is a unit by itself
-            column = np.where(column == b"", batch.columns[REQUEST_ID], column)
+        numbered = column.dtype.kind in "iu"
+        unknown = column == (-1 if numbered else b"")
+        if unknown.any():  # there a request is a unit by itself
+            column = np.where(unknown, batch.columns[REQUEST_ID], column.astype(bytes) if numbered else column)
         units, of_row = np.unique(column, return_inverse=True)
         hashes = np.array([zlib.crc32(unit if isinstance(unit, bytes) else str(unit).encode()) for unit in units])
         return batch.select(np.flatnonzero(hashes[of_row] < self._threshold) if len(units) else of_row)

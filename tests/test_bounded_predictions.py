@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,20 @@ def test_beyond_it_whole_units_are_kept_whatever_the_batches(by: str) -> None:
     assert len(kept_units) / len(set(units)) == pytest.approx(found.everything.share, rel=0.4)
     again = _collected(data, _config(by=by), 1000, 500)
     np.testing.assert_array_equal(again.columns["request_id"], found.columns["request_id"])
+
+
+def test_a_request_whose_number_is_not_known_is_a_unit_by_itself() -> None:
+    data = _predictions(600)
+    numbers = np.repeat(np.where(np.arange(600) % 2, -1, np.arange(600) % 40), 5)
+    data = dataclasses.replace(data, columns=data.columns | {"user_id": numbers})
+    found = _collected(data, _config(by="user_id"), 1500, 77)
+    assert found.everything is not None
+    kept = set(found.columns["request_id"][found.columns["user_id"] == -1])
+    # Of 300 requests each by itself about that share stays; as one unit, all or none would.
+    assert len(kept) / 300 == pytest.approx(found.everything.share, rel=0.3)
+    known = set(found.columns["user_id"][found.columns["user_id"] != -1].tolist())
+    expected = np.isin(numbers, list(known)) | np.isin(data.columns["request_id"], list(kept))
+    np.testing.assert_array_equal(found.columns["request_id"], data.columns["request_id"][expected])
 
 
 def test_ids_of_all_batches_share_their_objects() -> None:
