@@ -35,9 +35,9 @@ BETTER, WORSE, SAME, NOT_JUDGED = "better", "worse", "no difference seen", "not 
 
 HIGHER_IS_BETTER = {
     **dict.fromkeys(("auc", "pr_auc", "group_auc", "auc_within", "ndcg", "mrr", "recall"), True),
-    **dict.fromkeys(("log_loss", "normalized_entropy", "calibration_error", "rmse", "mae"), False),
+    **dict.fromkeys(("log_loss", "normalized_entropy", "rmse", "mae"), False),
 }
-"""Metrics that have a better and a worse; the calibration ratio has neither."""
+"""Metrics that a verdict may rest on: the calibration ratio has no better and worse, the calibration error no interval."""
 
 LEAST_LABELS = 20
 """A slice of fewer labels (of either class) is not tried: a handful look surer of themselves than they are."""

@@ -17,7 +17,8 @@ The report, with OBJECTIVE, FEATURE, VALUE for names; a metric that the rows do 
     agreement: {predictions, labels: {OBJECTIVE: {OBJECTIVE: Spearman's rank correlation}}}
     slices.FEATURE.VALUE.OBJECTIVE: {impressions, labelled, mean_label; auc, log_loss, calibration; rmse, mae}
     gates: utilisation and health of the experts, where there are any
-    intervals: {objectives, combined_score: as above, with [low, high] in place of the metric}
+    intervals: {objectives, combined_score: as above, with [low, high] in place of the metric}; of all but XAUC,
+        the calibration error, agreement and slices
     bootstrap: {replicates, by, level, units}, what the intervals come from; absent without intervals, as these are
     sampled: {impressions, share, by}, and errors.OBJECTIVE: {auc, pr_auc}, where there were more impressions than are
         kept (`bounded_predictions`): auc, pr_auc, log_loss, normalized_entropy and calibration are of all of them,
@@ -124,7 +125,8 @@ def paired_differences(
     Returns:
       By path in the report, such as ("objectives", "click", "auc"), ("combined_score", "ndcg@10", "click") or
       ("slices", "device", "phone", "click", "auc"): first, second, second less first, low and high; NaN where not
-      defined, absent where either model does not have it. And sentences on what is missing and why.
+      defined (low and high of the calibration error never are), absent where either model does not have it. And
+      sentences on what is missing and why.
 
     Raises:
       InputError: the impressions differ, or `evaluation.bootstrap.replicates` is 0.
@@ -138,10 +140,15 @@ def paired_differences(
     if units is None:
         return differences, notes
     pairs = (_parts(one, rows, config, units, notes, paired=True) for one in (first, second))
-    for (_, one), (_, other) in zip(*pairs, strict=True):
+    for (of_first, one), (of_second, other) in zip(*pairs, strict=True):
         differences |= metrics.paired_bootstrap(
             one.collected, other.collected, units.number, bootstrap.replicates, level=bootstrap.level
         )
+        for name in of_first.get("objectives", {}):
+            path: Path = ("objectives", name, "calibration_error")
+            both = [side["objectives"][name].get(path[-1]) for side in (of_first, of_second)]
+            if None not in both:
+                differences[path] = metrics.PairedDifference(*both, both[1] - both[0], math.nan, math.nan)
     return differences, list(dict.fromkeys(notes))
 
 

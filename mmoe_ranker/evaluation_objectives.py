@@ -18,7 +18,6 @@ from mmoe_ranker import metrics
 from mmoe_ranker.evaluation_rows import Codes, EvaluationRows
 from mmoe_ranker.evaluation_statistics import Kept, Statistics
 from mmoe_ranker.metrics.bootstrap import Path
-from mmoe_ranker.metrics.calibration import quantile_bins
 from mmoe_ranker.metrics.classification import auc_of, cross_entropies, pr_auc_of
 from mmoe_ranker.metrics.grouped import group_auc_of
 from mmoe_ranker.metrics.resampling import Formula, entropy_ratio, ratio, root_ratio
@@ -110,20 +109,12 @@ def objective_report(one: ObjectiveRows, statistics: Statistics, k: int) -> dict
         report[name] = float(formula(*sums, np.array([float(len(one.labels))]))[0])
         statistics.add_rows((*path, name), formula, one.kept, *columns)
     if one.binary:
-        report["calibration_error"] = _calibration_error(one, statistics)
+        # Without an interval: each redraw adds its noise to that of the rows, which a sum of absolute values does not
+        # take out again, and neither percentiles of draws nor these reflected cover the error of a calibrated model.
+        report["calibration_error"] = one.reliability.expected_calibration_error if len(one.labels) else None
     else:
         report["xauc"] = metrics.xauc(one.labels, one.predicted)
     return report | _grouped_report(one, statistics, k, path)
-
-
-def _calibration_error(one: ObjectiveRows, statistics: Statistics) -> float | None:
-    if not len(one.labels):
-        return None
-    if statistics.wanted:
-        bins = quantile_bins(one.predicted, RELIABILITY_BINS)
-        path = ("objectives", one.name, "calibration_error")
-        statistics.add_calibration_error(path, one.kept, bins, one.predicted - one.labels)
-    return one.reliability.expected_calibration_error
 
 
 def _grouped_report(one: ObjectiveRows, statistics: Statistics, k: int, path: Path) -> dict[str, Any]:

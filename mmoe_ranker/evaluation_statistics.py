@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmoe_ranker import metrics
 from mmoe_ranker.metrics.bootstrap import Path, Statistic
-from mmoe_ranker.metrics.resampling import Formula, absolute_ratio, ratio
+from mmoe_ranker.metrics.resampling import Formula, ratio
 from mmoe_ranker.metrics.sorted_rows import SortedRows
 from mmoe_ranker.metrics.tied_runs import run_sizes
 
@@ -41,11 +41,6 @@ class Statistics:
         self._others: list[Statistic] = []
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything is kept."""
-        return self._units is not None
-
-    @property
     def collected(self) -> list[Statistic]:
         """All of them."""
         return [self._sums, *self._others] if self._units else []
@@ -56,17 +51,6 @@ class Statistics:
             codes, count = self._units.codes[kept], self._units.number
             totals = [np.bincount(codes, column, count) for column in columns]
             self._sums.add(path, formula, *totals, np.bincount(codes, minlength=count))
-
-    def add_calibration_error(self, path: Path, kept: Kept, bins: NDArray[np.intp], errors: NDArray[Any]) -> None:
-        """The expected calibration error, of prediction less label, [M], in the `bins`, [M], of all rows."""
-        if self._units:
-            codes, count = self._units.codes[kept], self._units.number
-            num_bins = int(bins.max(initial=0)) + 1
-            cells = np.bincount(codes.astype(np.int64) * num_bins + bins, errors, count * num_bins).reshape(
-                count, num_bins
-            )
-            rows = np.bincount(codes, minlength=count)
-            self._sums.add(path, absolute_ratio, rows, *cells.T)
 
     def add_groups(self, path: Path, metric: metrics.GroupedMetric, rows: SortedRows) -> None:
         """The mean of a metric over groups of rows, each group within one unit."""

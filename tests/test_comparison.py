@@ -200,6 +200,8 @@ def test_other_metrics_may_judge(runs) -> None:
     refused = r"^The verdict on `click` must rest on one of .*auc.*\. Received: 'calibration'\.$"
     with pytest.raises(InputError, match=refused):
         compare(*runs, judge_by={"click": "calibration"})
+    with pytest.raises(InputError, match=r"rest on one of .*log_loss.*\. Received: 'calibration_error'\.$"):
+        compare(*runs, judge_by={"click": "calibration_error"})
     with pytest.raises(InputError, match=r"^A verdict must be on an objective of both runs, .* Received: 'clik'\.$"):
         compare(*runs, judge_by={"clik": "auc"})
 

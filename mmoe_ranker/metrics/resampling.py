@@ -84,11 +84,6 @@ def entropy_ratio(
         return np.where((rate > 0) & (rate < 1), ratio(loss, rows) / entropy, np.nan)
 
 
-def absolute_ratio(rows: NDArray[np.float64], *errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The expected calibration error [B], of rows [B], then of summed prediction less label of each bin, [B] each."""
-    return ratio(np.sum(np.abs(errors), axis=0), rows)
-
-
 class ResampledAreas:
     """AUC and PR-AUC of sorted rows: one gather and one cumulative sum a draw.
 
