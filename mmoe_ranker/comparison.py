@@ -37,7 +37,7 @@ HIGHER_IS_BETTER = {
     **dict.fromkeys(("auc", "pr_auc", "group_auc", "auc_within", "ndcg", "mrr", "recall"), True),
     **dict.fromkeys(("log_loss", "normalized_entropy", "rmse", "mae"), False),
 }
-"""Metrics that a verdict may rest on: the calibration ratio has no better and worse, the calibration error no interval."""
+"""Metrics that a verdict may rest on: the calibration ratio has no better and worse, its error no interval."""
 
 LEAST_LABELS = 20
 """A slice of fewer labels (of either class) is not tried: a handful look surer of themselves than they are."""

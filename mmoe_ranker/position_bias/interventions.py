@@ -106,6 +106,16 @@ class Examination:
         known = np.isin(asked, self.positions)
         return np.where(known, np.append(self.values, np.nan)[np.where(known, place, -1)], np.nan)
 
+    def on_scale_of(self, other: Examination, positions: ArrayLike) -> Floats:
+        """The values of positions [N] relative to the first position of another curve, as that has this one's first.
+
+        NaN everywhere where the other does not know this one's first position, or has no click there.
+        """
+        known = self.positions[~np.isnan(self.values)]
+        level = other.at(known[:1])
+        factor = level[0] if len(level) and 0 < level[0] < np.inf else np.nan
+        return self.at(positions) * factor
+
 
 def natural_interventions(
     items: ArrayLike, positions: ArrayLike, outcomes: ArrayLike, contexts: ArrayLike | None = None

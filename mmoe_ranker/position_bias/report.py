@@ -85,6 +85,11 @@ def position_bias_report(
         return report
     if learned_bias:
         report["learned"] = _learned(learned_bias, objective, notes)
+    elif config.model.bias.kind in ("shallow_tower", "anchored"):
+        notes.append(
+            "There is no learned bias: the shallow tower was not read, as where its features have more than 10,000 "
+            "combinations of values."
+        )
     else:
         notes.append("There is no learned bias: the model has no shallow tower.")
     rows = _Rows.of(predictions, config, objective, notes)
@@ -222,7 +227,7 @@ def _examination(
     propensities, source = together.at(rows.positions), "interventions"
     for name, curve in curves.items():
         of_group = rows.groups == name
-        own = curve.at(rows.positions[of_group])
+        own = curve.on_scale_of(together, rows.positions[of_group])
         if curve.suffices and _reached(own, rows.labels[of_group]) >= COMPARABLE:
             propensities[of_group] = own
     if not (together.suffices and _reached(together.at(rows.positions), rows.labels) >= COMPARABLE):

@@ -113,7 +113,9 @@ class _Split:
         for name, curve in curves.items():
             if name is not None and curve.suffices:
                 of_group = self.groups == name
-                self.propensities[of_group] = curve.at(self.positions[of_group])
+                own = curve.on_scale_of(curves[None], self.positions[of_group])
+                self.propensities[of_group] = np.where(np.isnan(own), self.propensities[of_group], own)
+        self.propensities[self.propensities <= 0] = np.nan
         used = inverse_weights(self.propensities)[self.clicks == 1]
         self.effective_clicks = float(used.sum() ** 2 / (used**2).sum())
 

@@ -136,6 +136,20 @@ def test_a_first_position_without_a_click_has_no_curve_and_one_that_may_have_non
     assert last.values.tolist() == [1.0, 0.0]
 
 
+def test_a_curve_that_begins_further_down_is_held_against_one_that_begins_above():
+    examined = np.array([np.nan, 1.0, 0.5, 0.25, 0.2])  # by position, 1 the first
+    items, positions = (column.ravel() for column in np.meshgrid(np.arange(40), np.arange(1, 5), indexing="ij"))
+    outcomes = (0.1 + items / 100) * examined[positions]
+    below = positions > 1
+    whole = examination_of(natural_interventions(items, positions, outcomes))
+    part = examination_of(natural_interventions(items[below], positions[below], outcomes[below]))
+    asked = [4, 1, 2, 3, 7]
+    np.testing.assert_allclose(part.at(asked), [0.4, np.nan, 1.0, 0.5, np.nan], rtol=1e-4)
+    np.testing.assert_allclose(part.on_scale_of(whole, asked), [0.2, np.nan, 0.5, 0.25, np.nan], rtol=1e-4)
+    np.testing.assert_array_equal(whole.on_scale_of(whole, asked), whole.at(asked))
+    assert np.isnan(whole.on_scale_of(part, asked)).all()  # which says nothing of position 1
+
+
 def test_unknown_positions_and_missing_outcomes_do_not_count():
     items, positions = np.tile(np.arange(12), 3), np.repeat([1, 2, -1], 12)
     outcomes = np.where(np.arange(36) == 3, np.nan, 1.0)
