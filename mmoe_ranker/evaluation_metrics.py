@@ -68,7 +68,6 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
     """
     rows = EvaluationRows(predictions, config)
     bootstrap = config.evaluation.bootstrap
-    units = _units(predictions, rows, config)
     report: dict[str, Any] = {"impressions": len(rows), "requests": rows.num_requests, "objectives": {}}
     report |= {"combined_score": {}, "reliability": {}, "agreement": _agreement(predictions, config)}
     report |= {"slices": {name: {text: {} for text in sliced.texts} for name, sliced in rows.slices.items()}}
@@ -76,6 +75,7 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
         report["gates"] = _gates_report(predictions.expert_health, config)
     intervals: dict[str, Any] = {}
     notes = rows.notes()
+    units = _units(predictions, rows, config, notes)
     for part, statistics in _parts(predictions, rows, config, units, notes):
         _merge(report, part)
         if units is not None:
@@ -134,8 +134,8 @@ def paired_differences(
     _check_same(first, second, config)
     bootstrap = config.evaluation.bootstrap
     rows = EvaluationRows(first, config)
-    units = _units(first, rows, config)
     notes = rows.notes()
+    units = _units(first, rows, config, notes)
     differences: dict[Path, metrics.PairedDifference] = {}
     if units is None:
         return differences, notes
@@ -209,10 +209,14 @@ def _combined_part(
     return {"combined_score": part}, statistics
 
 
-def _units(predictions: Predictions, rows: EvaluationRows, config: Config) -> Units | None:
+def _units(predictions: Predictions, rows: EvaluationRows, config: Config, notes: list[str]) -> Units | None:
+    by = config.evaluation.bootstrap.by
     if not config.evaluation.bootstrap.replicates or not len(rows):
         return None
-    return Units(*rows.units(predictions, config.evaluation.bootstrap.by))
+    units = Units(*rows.units(predictions, by))
+    if units.number == 1:
+        notes.append(f"No metric has an interval: all impressions are of one value of `{by}`.")
+    return units
 
 
 def _what_is_missing(one: ObjectiveRows) -> list[str]:

@@ -74,7 +74,7 @@ def test_each_statistic_of_a_draw_is_the_report_on_the_rows_that_it_took(by: str
     config = _config(group_by=["user_id"], bootstrap={"replicates": 1, "by": by})
     data = _predictions()
     rows = EvaluationRows(data, config)
-    units = _units(data, rows, config)
+    units = _units(data, rows, config, [])
     assert units is not None
     request_of_row = np.repeat(np.arange(40), 5)
     # A user is a unit; a request whose user is not known is one by itself.
@@ -242,7 +242,7 @@ BROKEN = {
 SAID = {
     "no impression": "There is no impression to evaluate.",
     "one impression": "labels alone; AUC and normalised entropy need both classes.",
-    "one request": "",
+    "one request": "No metric has an interval: all impressions are of one value of `request_id`.",
     "one class": "`click` has negative labels alone; AUC and normalised entropy need both classes.",
     "no label": "`watch_time` has no labelled impression, and so no metrics.",
     "no prediction": "`click` has no metrics: `predictions` must hold probabilities from 0 to 1. Received: nan",
