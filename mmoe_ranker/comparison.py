@@ -42,7 +42,6 @@ HIGHER_IS_BETTER = {
 LEAST_LABELS = 20
 """A slice of fewer labels (of either class) is not tried: a handful look surer of themselves than they are."""
 
-_LEAST_TAIL = 5  # draws beyond each end of an interval, so that an end is not one draw
 _NOT_DEFINED = PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
@@ -181,7 +180,7 @@ def is_better(metric: str, value: float) -> bool | None:
 
 def _with_level(config: Config, level: float) -> Config:
     drawn = config.evaluation.bootstrap
-    replicates = max(drawn.replicates, math.ceil(2 * _LEAST_TAIL / (1 - level)))
+    replicates = metrics.replicates_for(level, drawn.replicates)
     bootstrap = drawn.model_copy(update={"level": level, "replicates": replicates})
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"bootstrap": bootstrap})})
 

@@ -13,11 +13,11 @@ _SEED = 20190916  # the same evaluation gives the same requests
 
 
 def sample_requests(requests: NDArray[Any], most: int) -> tuple[NDArray[np.intp] | None, str]:
-    """Rows of requests drawn at random, as many as have `most` impressions together.
+    """Rows of requests drawn at random, as many as have `most` impressions together; one at least.
 
     Args:
         requests: [N], of each impression.
-        most: Impressions, at most.
+        most: Impressions, at most, unless one request alone has more.
 
     Returns:
         [M], rising rows, and a sentence on it; None and "" where all impressions are few enough.
@@ -26,8 +26,11 @@ def sample_requests(requests: NDArray[Any], most: int) -> tuple[NDArray[np.intp]
         return None, ""
     _, codes, sizes = np.unique(metrics.group_codes(requests), return_inverse=True, return_counts=True)
     drawn = np.random.default_rng(_SEED).permutation(len(sizes))
-    drawn = drawn[np.cumsum(sizes[drawn]) <= most]
+    whole = drawn[np.cumsum(sizes[drawn]) <= most]
+    sentence = f"{len(whole):,} of {len(sizes):,} requests are drawn, so as to have {most:,} impressions at most."
+    if not len(whole):
+        whole = drawn[:1]
+        sentence = f"1 of {len(sizes):,} requests is drawn, though it has more impressions than the {most:,} wanted."
     kept = np.zeros(len(sizes), dtype=bool)
-    kept[drawn] = True
-    sentence = f"{len(drawn):,} of {len(sizes):,} requests are drawn, so as to have {most:,} impressions at most."
+    kept[whole] = True
     return np.flatnonzero(kept[codes]), sentence

@@ -8,7 +8,6 @@ Shapes: N impressions, T objectives of the score, K label columns, W weight vect
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ Floats = NDArray[np.float64]
 
 _WEIGHTS_AT_ONCE = 64  # innermost axis: long enough for vector instructions, short enough for the cache
 _NUMBERS_AT_ONCE = 1 << 16  # half a MiB of keys, for the same reason
+_COMPARED_AT_ONCE = 1 << 21  # keys held against one row's, so that memory does not grow with a request's gains
 
 
 class TermEffect(NamedTuple):
@@ -209,23 +209,21 @@ def _gain_sums(factors: Floats, gains: Floats, weights: Floats, k: int | None) -
     for term in range(factors.shape[2]):  # in turn, as `ranking_key` adds: equal predictions make equal keys
         keys += factors[:, :, term, None] * weights[:, term]
     request, place = np.nonzero(gains.any(axis=2))  # [P], only these rows are looked up
-    own, others = keys[request, place][:, None, :], keys[request]  # [P, 1, C], [P, L, C]
-    above = (others > own).sum(axis=1, dtype=np.int32)
-    below = (others < own).sum(axis=1, dtype=np.int32)
-    discounts = _expected_discounts(factors.shape[1], k)[above, below]  # [P, C]
-    return discounts.T @ gains[request, place]
+    size = factors.shape[1]
+    before = np.concatenate([[0.0], np.cumsum(_discounts(size, k))])  # [L + 1]
+    sums = np.zeros((len(weights), gains.shape[2]))
+    at_once = max(1, _COMPARED_AT_ONCE // (size * len(weights)))
+    for first in range(0, len(request), at_once):
+        of, at = request[first : first + at_once], place[first : first + at_once]
+        own, others = keys[of, at][:, None, :], keys[of]  # [P, 1, C], [P, L, C]
+        above = (others > own).sum(axis=1, dtype=np.int32)
+        end = size - (others < own).sum(axis=1, dtype=np.int32)
+        discounts = (before[end] - before[above]) / (end - above)  # [P, C], the mean over the places between
+        sums += discounts.T @ gains[of, at]
+    return sums
 
 
 def _discounts(size: int, k: int | None) -> Floats:
     discounts = 1.0 / np.log2(2.0 + np.arange(size))
     discounts[size if k is None else k :] = 0.0
     return discounts
-
-
-@functools.lru_cache(maxsize=256)
-def _expected_discounts(size: int, k: int | None) -> Floats:
-    """[L, L], by how many of a request's `size` rows score higher and lower: the mean over the places between."""
-    before = np.concatenate([[0.0], np.cumsum(_discounts(size, k))])  # [L + 1]
-    above, below = np.indices((size, size))
-    end = np.maximum(size - below, above + 1)  # above + below is less than size wherever it is looked up
-    return (before[end] - before[above]) / (end - above)

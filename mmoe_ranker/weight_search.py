@@ -29,6 +29,7 @@ MAX_IMPRESSIONS = 200_000
 """Beyond, requests are drawn: the sweep compares weights on the same requests, where that many tell them apart."""
 
 _SEED = 20190916  # of the bootstrap: the same evaluation gives the same answer
+_REPLICATES = 1000
 _FACTOR = 32.0  # how far a weight may go from the current one, up and down: terms of little spread need that much
 _DIGITS = 4  # of a weight, so that the YAML shows the very weights that were tried
 
@@ -150,7 +151,7 @@ def check(search: WeightSearch, predictions: Predictions) -> dict[str, Point]:
 def weight_vectors(current: NDArray[np.float64], centre: NDArray[np.float64], trials: int) -> NDArray[np.float64]:
     """The current weights, each term left out and each alone, and points spread evenly over the logarithms around them.
 
-    Weights times a constant give the same order, so all keep the sum of the current ones.
+    Weights times a constant give the same order, so all others keep the sum of `centre`.
 
     Args:
         current: [T].
@@ -249,5 +250,7 @@ def _point(
     for name, values in labels.items():
         one, other = metrics.ndcg(values, ours, requests, k), metrics.ndcg(values, current, requests, k)
         ndcg[name] = one.value
-        gains[name] = metrics.bootstrap_interval(one.values - other.values, _SEED, level)
+        gains[name] = metrics.bootstrap_interval(
+            one.values - other.values, _SEED, level, num_replicates=metrics.replicates_for(level, _REPLICATES)
+        )
     return Point(weights, ndcg, gains)

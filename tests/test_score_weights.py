@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,6 +105,23 @@ def test_a_label_without_positives_has_no_ndcg_and_spoils_no_other() -> None:
     assert found.shape == (1, 3)
     assert np.isnan(found[0, [0, 2]]).all()
     assert found[0, 1] == alone[0, 0]
+
+
+def test_a_long_request_takes_no_more_memory_than_its_keys() -> None:
+    rng = np.random.default_rng(8)
+    count = 3000
+    predictions = {name: rng.random(count).round(2) for name in PRODUCT.objectives}
+    gains = {"click": rng.integers(0, 3, count).astype(float)}
+    weights = rng.random((64, 3))
+    tracemalloc.start()
+    found = sweep(predictions, gains, np.zeros(count, int), PRODUCT, weights, 10)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A row against each other under each weight are 3000 x 64 numbers; all rows at once would be 2,000 times these.
+    assert most < 100 * count * len(weights) * 8 / 4
+    for row in (0, 63):
+        scores = PRODUCT.score(predictions, weights[row])
+        assert found[row, 0] == pytest.approx(metrics.ndcg(gains["click"], scores, np.zeros(count, int), 10).value)
 
 
 def test_no_impression_no_ndcg() -> None:

@@ -15,6 +15,7 @@ from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config, override_config, parse_config
 from mmoe_ranker.predictions import Predictions
+from mmoe_ranker.request_sample import sample_requests
 from mmoe_ranker.weight_plots import weight_front
 from mmoe_ranker.weight_report import format_search, score_block, search_document, weights_csv, write_search
 from mmoe_ranker.weight_search import BALANCED, BETTER, CURRENT, check, search_weights, weight_vectors
@@ -133,6 +134,35 @@ def test_vectors_keep_their_sum_and_cover_the_logarithms() -> None:
     assert -2 <= ratios.min() < -1.5
     assert 1.5 < ratios.max() <= 2
     assert abs(np.median(ratios)) < 0.1
+
+
+def test_narrow_tails_take_more_draws(config: Config) -> None:
+    """Of 1,000 draws the ends at 99.9 % would be the least and the greatest but one."""
+    narrow, wide = (search_weights(_world(60), config, trials=5, level=level) for level in (0.999, 0.95))
+    point = narrow.points["best_click"]
+    requests = _world(60).columns["request_id"]
+    values = [
+        metrics.ndcg(_world(60).labels["like"], narrow.score.score(_world(60).predictions, row), requests, 10).values
+        for row in (point.weights, None)
+    ]
+    difference = values[0] - values[1]
+    kept = difference[~np.isnan(difference)]
+    drawn = kept[np.random.default_rng(9).integers(len(kept), size=(200_000, len(kept)))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.0005, 0.9995])
+    found = point.gains["like"]
+    assert found[1:] == pytest.approx((low, high), abs=0.06 * (high - low))
+    assert metrics.replicates_for(0.999, 1000) == 10_000
+    assert metrics.replicates_for(0.95, 1000) == 1000
+    assert wide.points["best_click"].gains["like"].low > found.low
+
+
+def test_a_request_of_too_many_impressions_is_drawn_whole() -> None:
+    requests = np.repeat([b"long", b"longer"], [60, 70])
+    rows, sentence = sample_requests(requests, 50)
+    assert rows is not None
+    assert len(rows) in (60, 70)
+    assert len(set(requests[rows])) == 1
+    assert sentence == "1 of 2 requests is drawn, though it has more impressions than the 50 wanted."
 
 
 def test_many_requests_are_drawn_from(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from mmoe_ranker.cli.terminal import elapsed
 from mmoe_ranker.errors import InputError
 
 level_option = click.option(
-    "--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
+    "--level", type=click.FloatRange(0, 0.999, min_open=True), default=0.95, show_default=True,
     help="Coverage of the intervals.",
 )  # fmt: skip
 examples_option = click.option(

@@ -15,6 +15,7 @@ from mmoe_ranker.metrics.bootstrap import (
     bootstrap_interval,
     bootstrap_intervals,
     paired_bootstrap,
+    replicates_for,
 )
 from mmoe_ranker.metrics.calibration import (
     ReliabilityCurve,
@@ -46,6 +47,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_interval",
     "bootstrap_intervals",
+    "replicates_for",
     "paired_bootstrap",
     "PairedDifference",
     "RankedLists",

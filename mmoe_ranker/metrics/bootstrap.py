@@ -25,6 +25,7 @@ Counts: TypeAlias = NDArray[np.uint8]
 
 _CELLS_AT_ONCE = 1 << 21
 _LEAST_DEFINED = 0.9
+_LEAST_TAIL = 5  # draws beyond each end of an interval, so that an end is not one draw
 
 
 class Interval(NamedTuple):
@@ -147,6 +148,16 @@ def paired_bootstrap(
             low, high = _percentiles(draws[1][path] - draws[0][path], num_units, level)
             differences[path] = PairedDifference(one, other, other - one, low, high)
     return differences
+
+
+def replicates_for(level: float, least: int) -> int:
+    """Draws enough for an interval: so many that 5 lie beyond each of its ends, and `least` of them.
+
+    Args:
+        level: Coverage, above 0 and below 1.
+        least: Number of draws that a wide interval takes.
+    """
+    return max(least, math.ceil(2 * _LEAST_TAIL / (1 - level)))
 
 
 def bootstrap_interval(
