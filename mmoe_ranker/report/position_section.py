@@ -12,6 +12,7 @@ from mmoe_ranker.report.figures import PageFigure, page_figure
 _TITLE = "Position bias"
 Rows = Sequence[Mapping[str, Any]]
 _MOVES = 0.1
+_AGAINST = -0.1
 _FOLLOWS = (("hardly follows", 0.1), ("weakly follows", 0.3), ("partly follows", 0.6), ("closely follows", 1.0))
 
 
@@ -145,7 +146,7 @@ def _confounding(report: Mapping[str, Any]) -> list[Finding]:
     if not confounding or confounding["value"] is None:
         return []
     value = confounding["value"]
-    how = next(word for word, most in _FOLLOWS if abs(value) <= most)
+    how = "runs against" if value < _AGAINST else next(word for word, most in _FOLLOWS if value <= most)
     close = value >= _FOLLOWS[-2][1]
     return [
         Finding(

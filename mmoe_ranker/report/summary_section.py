@@ -105,17 +105,20 @@ def _headlines(report: Mapping[str, Any], config: Config) -> list[Headline]:
 def _chance(report: Mapping[str, Any], config: Config) -> list[Finding]:
     found, told = [], []
     for objective in config.objectives:
-        metrics = _by_path(report, objective.name)
-        metric = metrics.get(("xauc",) if isinstance(objective, RegressionObjective) else ("auc",))
-        if metric is None or metric.value is None:
-            found.append(Finding(f"{objective.name} has no AUC: {_labels(report, objective.name)}.", True))
-        elif (metric.low if metric.low is not None else metric.value) > 0.5:
+        path = ("xauc",) if isinstance(objective, RegressionObjective) else ("auc",)
+        metric = _by_path(report, objective.name).get(path, Metric(path, None))
+        if metric.value is None:
+            found.append(Finding(f"{objective.name} has no {metric.title}: {_labels(report, objective.name)}.", True))
+        elif metric.low is None and metric.value > 0.5:
+            continue  # Without an interval, nothing tells it from chance.
+        elif metric.low is not None and metric.low > 0.5:
             told.append(objective.name)
         else:
             ends = f" ({interval(metric.low, metric.high, 3)})" if metric.low is not None else ""
             found.append(
                 Finding(
-                    f"The order of {objective.name} cannot be told from chance: AUC {number(metric.value, 3)}{ends}.",
+                    f"The order of {objective.name} cannot be told from chance: "
+                    f"{metric.title} {number(metric.value, 3)}{ends}.",
                     True,
                 )
             )
@@ -155,7 +158,7 @@ def _weakest_slice(report: Mapping[str, Any]) -> list[Finding]:
         for value, objectives in values.items():
             for name, objective in objectives.items():
                 whole, auc = report["objectives"].get(name, {}).get("auc"), objective.get("auc")
-                if whole is None or auc is None or whole - auc < _surprising(objective, whole):
+                if whole is None or auc is None or whole - auc <= _surprising(objective, whole):
                     continue
                 if furthest is None or whole - auc > furthest[0]:
                     sentence = (

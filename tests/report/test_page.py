@@ -106,7 +106,7 @@ def test_one_class_is_said(tmp_path: Path) -> None:
     )
     assert tuple(section["id"] for section in page.of("section")) == _SECTIONS
     assert "click has no AUC: its 1,080 labels have mean 0.0000." in page.text
-    assert "watch_time has no AUC: no impression has its label." in page.text
+    assert "watch_time has no XAUC: no impression has its label." in page.text
     assert (
         "There is no weight explorer: no request of the test split has a positive label, and so no NDCG." in page.text
     )
