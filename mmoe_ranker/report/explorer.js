@@ -36,7 +36,7 @@
   const rows = starts[sizes.length];
   const labels = objectives.map(labelsOf);
   const factors = objectives.map(factorOf);
-  const discounts = Float64Array.from({ length: Math.max(0, ...sizes) }, (_, rank) =>
+  const discounts = Float64Array.from({ length: sizes.reduce((longest, size) => Math.max(longest, size), 0) }, (_, rank) =>
     rank < data.k ? 1 / Math.log2(2 + rank) : 0,
   );
   const ideals = labels.map(idealOf);
@@ -243,7 +243,8 @@
     svg.append(draw("circle", { class: "plot-current", cx: across.place(current.x), cy: up.place(current.y), r: 8 }));
     const beaten = swept.filter((point) => {
       const [right, above] = [better.x(point.x, current.x), better.y(point.y, current.y)];
-      return right >= 0 && above >= 0 && right + above > 0;
+      // Rounding tells nothing apart: the config is a setting too, computed elsewhere.
+      return right > -1e-9 && above > -1e-9 && right + above > 1e-9;
     }).length;
     element("pareto-note").textContent = beaten
       ? `${beaten} of the ${swept.length} settings are at least as good as these weights in both objectives, and better in one.`

@@ -192,6 +192,21 @@ def test_the_pareto_plot_follows(page: Page, embedded: Embedded) -> None:
     assert page.ndcg["click"] == pytest.approx(max(click), abs=1e-6)
 
 
+def test_no_setting_is_beaten_by_itself(page: Page, embedded: Embedded) -> None:
+    ndcg = np.array([point["ndcg"][:2] for point in embedded.document["sweep"]])
+    said = page.tab.evaluate(
+        """() => Array.from({ length: 20 }, (_, place) => {
+            document.querySelectorAll("#pareto .plot-point, #pareto .plot-best")[place].dispatchEvent(new Event("click"));
+            return document.getElementById("pareto-note").textContent;
+        })"""
+    )
+    for point, sentence in zip(ndcg, said, strict=False):
+        # Equal but for rounding is equal.
+        more = ndcg - point
+        beating = ((more > -1e-9).all(axis=1) & (more > 1e-9).any(axis=1)).sum()
+        assert sentence.startswith(f"{beating or 'None'} of the {len(ndcg)} settings ")
+
+
 def test_a_setting_that_is_clicked_becomes_the_weights(page: Page, embedded: Embedded) -> None:
     page.tab.locator("#pareto .plot-best").first.dispatch_event("click")
     terms = yaml.safe_load(page.yaml)["combined_score"]["terms"]
