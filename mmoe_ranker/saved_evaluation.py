@@ -33,10 +33,10 @@ _REPORT = "report.json"
 _ORIGIN = "origin.json"
 
 # Of the workdir and of the folder of examples, whose own modules need TensorFlow.
-_CONFIG = "config.yaml"
-_RESULT = "training.json"
+CONFIG = "config.yaml"
+RESULT = "training.json"
 _CHECKPOINTS = "checkpoints"
-_SUMMARY = "summary.json"
+SUMMARY = "summary.json"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def load_evaluation(workdir: Path, split: str = "test", examples: Path | None = 
     Raises:
       InputError: the workdir holds no finished training, the folder of examples is gone, or the split is empty.
     """
-    if not (workdir / _RESULT).is_file():
+    if not (workdir / RESULT).is_file():
         raise InputError(
             "The workdir must hold a finished training, as `mmoe-ranker train` leaves it, with training.json in it. "
             f"Received: {str(workdir)!r}."
@@ -134,11 +134,11 @@ def _read(workdir: Path, split: str, examples: Path | None) -> tuple[SavedEvalua
         report = _json(folder / _REPORT)
     except (OSError, ValueError, KeyError) as error:
         return None, f"the saved evaluation is damaged ({' '.join(str(error).split())[:200]})"
-    return SavedEvaluation(workdir, load_config(workdir / _CONFIG), split, evaluated, predictions, report), ""
+    return SavedEvaluation(workdir, load_config(workdir / CONFIG), split, evaluated, predictions, report), ""
 
 
 def _known_examples(workdir: Path, split: str) -> Path:
-    for file in (workdir / _FOLDER / split / _ORIGIN, workdir / _RESULT):
+    for file in (workdir / _FOLDER / split / _ORIGIN, workdir / RESULT):
         with contextlib.suppress(OSError, ValueError, KeyError):
             return Path(_json(file)["examples"])
     raise InputError(
@@ -153,14 +153,14 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _training_digest(workdir: Path) -> str:
     """Tells one training from another: its config, its result, and the checksums of its checkpoints."""
-    files = [workdir / _CONFIG, workdir / _RESULT, *sorted((workdir / _CHECKPOINTS).glob("*.index"))]
+    files = [workdir / CONFIG, workdir / RESULT, *sorted((workdir / _CHECKPOINTS).glob("*.index"))]
     return _digest(file.read_bytes() for file in files if file.is_file())
 
 
 def _examples_digest(examples: Path, split: str) -> str:
     """Tells one folder's split from another: its summary, and names and sizes of the split's parts."""
     parts = sorted((path.name, path.stat().st_size) for path in (examples / split).glob("part-*"))
-    summary = examples / _SUMMARY
+    summary = examples / SUMMARY
     return _digest([summary.read_bytes() if summary.is_file() else b"", repr(parts).encode()])
 
 

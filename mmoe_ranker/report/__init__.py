@@ -24,13 +24,9 @@ from mmoe_ranker.report.page import render, write_page
 from mmoe_ranker.report.position_section import position_section
 from mmoe_ranker.report.summary_section import summary_section
 from mmoe_ranker.report.training_section import read_curves, training_section
-from mmoe_ranker.saved_evaluation import SavedEvaluation, load_evaluation
+from mmoe_ranker.saved_evaluation import CONFIG, RESULT, SUMMARY, SavedEvaluation, load_evaluation
 
 __all__ = ["write_report"]
-
-_CONFIG = "config.yaml"
-_RESULT = "training.json"
-_SUMMARY = "summary.json"
 
 
 def write_report(workdir: Path, split: str, examples: Path | None, out: Path) -> str | None:
@@ -48,7 +44,7 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
     Raises:
       InputError: the workdir holds no finished training.
     """
-    result = _json(workdir / _RESULT)
+    result = _json(workdir / RESULT)
     try:
         evaluation, problem = load_evaluation(workdir, split, examples), None
     except InputError as error:
@@ -56,9 +52,9 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
             raise
         evaluation, problem = None, str(error)
     result, curves = result or {}, read_curves(workdir)
-    config = load_config(workdir / _CONFIG)
+    config = load_config(workdir / CONFIG)
     folder = evaluation.examples if evaluation else examples or Path(result.get("examples", ""))
-    summary = _json(folder / _SUMMARY)
+    summary = _json(folder / SUMMARY)
     if evaluation is not None:
         sections = _evaluated(evaluation, result, summary)
     else:
@@ -66,7 +62,7 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
         sections = [summary_section(None, config, split, result, summary, findings)]
     sections += [
         training_section(result, curves, config),
-        data_section(summary, f"There is no data summary: the examples hold no {_SUMMARY}. Received: {str(folder)!r}."),
+        data_section(summary, f"There is no data summary: the examples hold no {SUMMARY}. Received: {str(folder)!r}."),
         Section("config", "Config", ["The config that trained, every key with its value."], text=dump_config(config)),
     ]
     write_page(render(config.name, f"Report on the {split} split", sections), out)

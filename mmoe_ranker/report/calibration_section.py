@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmoe_ranker.position_bias.rates import wilson_interval
 from mmoe_ranker.report.document import Block, Section, number
 from mmoe_ranker.report.figures import page_figure
 
 _LARGEST = 36.0
-_Z = 1.96
 _EXPECTED = 10.0
 
 
@@ -79,7 +79,7 @@ def reliability_figure(predicted: Sequence[float], observed: Sequence[float], we
       observed: rate of each bin.
       weights: of each bin, such as its impressions.
     """
-    low, high = zip(*(_wilson(rate, count) for rate, count in zip(observed, weights, strict=True)), strict=True)
+    low, high = wilson_interval(np.asarray(observed), np.asarray(weights))
     figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
     end = max(*predicted, *high, 0.0) * 1.04
     axes.plot([0, end], [0, end], color=plt.rcParams["axes.edgecolor"], linewidth=0.8, linestyle=(0, (4, 3)))
@@ -98,13 +98,6 @@ def reliability_figure(predicted: Sequence[float], observed: Sequence[float], we
 
 def _percent(rate: float, _: object) -> str:
     return f"{100 * rate:g} %"
-
-
-def _wilson(rate: float, count: float) -> tuple[float, float]:
-    """Ends of a 95 % interval of a rate, of so many impressions."""
-    spread = _Z * math.sqrt(rate * (1 - rate) / count + (_Z / (2 * count)) ** 2)
-    middle, scale = rate + _Z**2 / (2 * count), 1 + _Z**2 / count
-    return (middle - spread) / scale, (middle + spread) / scale
 
 
 def _reading(ratio: float | None) -> str:

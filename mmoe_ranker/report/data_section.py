@@ -7,15 +7,6 @@ from typing import Any
 
 from mmoe_ranker.report.document import NOTHING, Block, Finding, Section, Table, number, percent
 
-_EVENT_NAMES = {
-    "joined": "joined",
-    "late": "late",
-    "early": "early",
-    "orphan": "orphan",
-    "duplicate": "duplicate",
-    "ignored": "ignored",
-    "dead_letter": "dead letter",
-}
 _MANY_DEAD_LETTERS = 0.01
 _MANY_ORPHANS = 0.05
 _OFTEN_MISSING = 0.2
@@ -81,7 +72,7 @@ def _logs(summary: Mapping[str, Any]) -> list[Table]:
     rows = [[event, *(number(by_event[kind].get(event, 0)) for kind in kinds)] for event in events]
     tables = []
     if rows and kinds:
-        columns = ["event", *(_EVENT_NAMES.get(kind, kind.replace("_", " ")) for kind in kinds)]
+        columns = ["event", *(kind.replace("_", " ") for kind in kinds)]
         tables.append(Table("Feedback events, each counted once", columns, rows))
     reasons = [
         [reason, log, number(count)]

@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 from mmoe_ranker.report.figures import PageFigure
 
 NOTHING = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
 """Where there is no value."""
-
+_MINUS = "\N{MINUS SIGN}"
 
 Cell: TypeAlias = str | tuple[str, str]
 """Text, or text and what stands small below it."""

@@ -43,7 +43,6 @@ class Explorer:
       sample: the predictions and labels that it holds, in float32.
       available: requests that the sample was drawn from.
       search: for weights, on the sample.
-      max_bytes: that the sample was given.
     """
 
     sample: Predictions
