@@ -95,9 +95,12 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
 def _tell_everything(report: dict[str, Any], everything: Everything, notes: list[str]) -> None:
     report["sampled"] = {name: getattr(everything, name) for name in ("impressions", "share", "by")}
     report["errors"] = {}
+    bounds = []
     for name, totals in everything.totals.items():
         auc, pr_auc = totals.auc(), totals.pr_auc()
         report["errors"][name] = {"auc": auc.error, "pr_auc": pr_auc.error}
+        if math.isfinite(auc.error):
+            bounds.append(f"{name} {auc.error:.1e} and {pr_auc.error:.1e}")
         report["objectives"][name] |= {
             "auc": auc.value,
             "pr_auc": pr_auc.value,
@@ -108,7 +111,7 @@ def _tell_everything(report: dict[str, Any], everything: Everything, notes: list
     kept = f"{report['impressions']:,} of {everything.impressions:,} impressions, a sample of whole units of"
     notes.append(
         f"Metrics are of {kept} {everything.by}, but AUC, PR-AUC, log loss, normalised entropy and calibration are of "
-        "all impressions, AUC and PR-AUC within the bounds under `errors`."
+        "all impressions" + (f", AUC and PR-AUC at most so far off: {', '.join(bounds)}." if bounds else ".")
     )
 
 

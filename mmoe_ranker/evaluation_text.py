@@ -48,6 +48,8 @@ def _metrics(report: Mapping[str, Any]) -> list[str]:
             cell = number(value["value"] if isinstance(value, Mapping) else value)
             if interval and None not in interval:
                 cell += f" [{', '.join(map(number, interval))}]"
+            if isinstance(value, Mapping) and value["value"] is not None:
+                cell += f", {value['groups_counted']:,} groups"
             by_metric.setdefault(key, {"metric": key})[name] = cell
     return table(list(by_metric.values()))
 

@@ -107,6 +107,8 @@ def test_the_report_says_so_and_has_metrics_of_everything_within_their_bounds(tm
     assert report["sampled"] == {"impressions": 3000, "share": sample.everything.share, "by": "request_id"}
     assert report["impressions"] == len(sample)
     assert "of 3,000 impressions, a sample of whole units of request_id" in report["notes"][-1]
+    bounds = report["errors"]["like"]
+    assert f"like {bounds['auc']:.1e} and {bounds['pr_auc']:.1e}" in report["notes"][-1]
     for name in ("click", "like"):
         labels, predicted = data.labels[name], data.predictions[name]
         found, errors = report["objectives"][name], report["errors"][name]

@@ -124,6 +124,10 @@ def test_intervals_stand_where_the_metrics_do(config: Config) -> None:
     assert json.loads(json.dumps(report)) == report
     text = format_report(report)
     assert "[low, high]: 90 % of 60 draws of 100 values of request_id" in text
+    low, high = report["intervals"]["objectives"]["click"]["group_auc"]["request_id"]
+    counted = report["objectives"]["click"]["group_auc"]["request_id"]["groups_counted"]
+    assert 0 < counted < 100
+    assert f" [{low:.4f}, {high:.4f}], {counted} groups" in text
     assert evaluate(data, config) == report
     plain = evaluate(data, _config(group_by=["user_id"]))
     assert plain == {name: value for name, value in report.items() if name not in ("intervals", "bootstrap")}

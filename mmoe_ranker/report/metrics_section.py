@@ -105,11 +105,12 @@ def _metric_table(caption: str, columns: Mapping[str, Sequence[Metric]]) -> Tabl
 def _cell(metric: Metric | None) -> Cell:
     if metric is None:
         return ""
+    beside = []
     if metric.low is not None and metric.high is not None:
-        return number(metric.value), interval(metric.low, metric.high)
+        beside.append(interval(metric.low, metric.high))
     if metric.groups is not None and metric.value is not None:
-        return number(metric.value), f"{number(metric.groups)} groups"
-    return number(metric.value)
+        beside.append(f"{number(metric.groups)} groups")
+    return (number(metric.value), "; ".join(beside)) if beside else number(metric.value)
 
 
 def _digits(path: tuple[str, ...], values: Iterable[Metric | None]) -> int:

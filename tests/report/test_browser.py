@@ -196,7 +196,8 @@ def test_no_setting_is_beaten_by_itself(page: Page, embedded: Embedded) -> None:
     ndcg = np.array([point["ndcg"][:2] for point in embedded.document["sweep"]])
     said = page.tab.evaluate(
         """() => Array.from({ length: 20 }, (_, place) => {
-            document.querySelectorAll("#pareto .plot-point, #pareto .plot-best")[place].dispatchEvent(new Event("click"));
+            const settings = document.querySelectorAll("#pareto .plot-point, #pareto .plot-best");
+            settings[place].dispatchEvent(new Event("click"));
             return document.getElementById("pareto-note").textContent;
         })"""
     )

@@ -16,7 +16,7 @@ from mmoe_ranker.cli import cli
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.report.page import write_page
 from tests.report.conftest import Written
-from tests.report.worlds import HOSTILE, evaluation_in, report_config, report_predictions, with_labels
+from tests.report.worlds import HOSTILE, LENGTH, evaluation_in, report_config, report_predictions, with_labels
 
 _SECTIONS = (
     *("summary", "metrics", "slices", "calibration", "position", "gates", "weights", "training", "data", "config"),
@@ -84,6 +84,13 @@ def test_the_headline_is_the_auc(written: Written) -> None:
     predictions = written.evaluation.predictions
     auc = metrics.auc(predictions.labels["click"], predictions.predictions["click"])
     assert f"<dt>AUC of click</dt><dd>{auc:.3f} " in written.html
+
+
+def test_groups_that_counted_stand_beside_the_interval(written: Written) -> None:
+    labels = written.evaluation.predictions.labels["click"].reshape(-1, LENGTH)
+    requests = (labels.min(axis=1) < labels.max(axis=1)).sum()  # those that have both classes
+    low, high = written.evaluation.report["intervals"]["objectives"]["click"]["group_auc"]["request_id"]
+    assert f"{low:.4f} to {high:.4f}; {requests} groups" in written.html
 
 
 def test_dead_letters_and_missing_features_are_findings(written: Written) -> None:
