@@ -56,7 +56,7 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
     folder = evaluation.examples if evaluation else examples or Path(result.get("examples", ""))
     summary = _json(folder / SUMMARY)
     if evaluation is not None:
-        sections = _evaluated(evaluation, result, summary)
+        sections = _evaluated(evaluation, examples, result, summary)
     else:
         findings = [Finding(f"There is no evaluation: {problem}", True), *(data_findings(summary) if summary else [])]
         sections = [summary_section(None, config, split, result, summary, findings)]
@@ -69,7 +69,9 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
     return problem
 
 
-def _evaluated(evaluation: SavedEvaluation, result: dict[str, Any], summary: dict[str, Any] | None) -> list[Section]:
+def _evaluated(
+    evaluation: SavedEvaluation, examples: Path | None, result: dict[str, Any], summary: dict[str, Any] | None
+) -> list[Section]:
     """The sections on the evaluation."""
     config, report, split = evaluation.config, evaluation.report, evaluation.split
     try:
@@ -83,7 +85,7 @@ def _evaluated(evaluation: SavedEvaluation, result: dict[str, Any], summary: dic
         calibration_section(report),
         position_section(position, why),
         gates_section(report, result.get("experts"), config),
-        explorer_section(evaluation.predictions, config, split),
+        _weights(evaluation, examples),
     ]
     # The first of a section says most; of the others, those that somebody should look at.
     findings = [
@@ -94,6 +96,17 @@ def _evaluated(evaluation: SavedEvaluation, result: dict[str, Any], summary: dic
     ]
     findings += data_findings(summary) if summary else []
     return [summary_section(report, config, split, result, summary, findings), *sections]
+
+
+def _weights(evaluation: SavedEvaluation, examples: Path | None) -> Section:
+    """The weight explorer, on the validation split where there is one: weights chosen on a test split spoil it."""
+    why = ""
+    if evaluation.split != "validation":
+        try:
+            evaluation = load_evaluation(evaluation.workdir, "validation", examples)
+        except InputError as error:
+            why = f"The explorer is not of the validation split: {error}"
+    return explorer_section(evaluation.predictions, evaluation.config, evaluation.split, why)
 
 
 def _json(file: Path) -> dict[str, Any] | None:

@@ -197,7 +197,7 @@
   }
 
   function drawPareto() {
-    if (ranked.length < 2) return;
+    if (!svg) return;
     const [x, y] = ["axis-x", "axis-y"].map((id) => Number(element(id).value));
     const swept = data.sweep.map((point) => ({ weights: point.weights, x: point.ndcg[x], y: point.ndcg[y] }));
     const config = { x: meanOf(before[x]).mean, y: meanOf(before[y]).mean };

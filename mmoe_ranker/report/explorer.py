@@ -50,12 +50,15 @@ class Explorer:
     search: WeightSearch
 
     @classmethod
-    def of(cls, predictions: Predictions, config: Config, max_bytes: int = MAX_BYTES) -> Explorer | None:
+    def of(
+        cls, predictions: Predictions, config: Config, settings: int = SETTINGS, max_bytes: int = MAX_BYTES
+    ) -> Explorer | None:
         """Draws the sample and searches on it; None where no request has a positive label that makes an NDCG.
 
         Args:
           predictions: of one split.
           config: the config that trained.
+          settings: weights that are tried beside the config's.
           max_bytes: of base64 that the sample may take; at least one request is taken.
         """
         bytes_a_row = sum(4 + (1 if _is_binary(labels) else 4) for labels in predictions.labels.values()) * 4 / 3
@@ -67,7 +70,7 @@ class Explorer:
             {name: _as_float32(values[rows]) for name, values in predictions.labels.items()},
             {REQUEST_ID: group_codes(predictions.columns[REQUEST_ID])[rows]},
         )
-        return cls(sample, available, search_weights(sample, config, SETTINGS))
+        return cls(sample, available, search_weights(sample, config, settings))
 
     def document(self, config: Config) -> str:
         """The sample and the search as JSON that may stand in a script element."""

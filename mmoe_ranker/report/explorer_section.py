@@ -10,35 +10,44 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.report.document import Block, Finding, Section, Table, interval, listed, number, percent, signed
-from mmoe_ranker.report.explorer import Explorer
+from mmoe_ranker.report.explorer import SETTINGS, Explorer
 from mmoe_ranker.weight_search import BALANCED, BETTER, CURRENT, WeightSearch
 
 _PRESETS = {BALANCED: "Balanced", BETTER: "Better for all"}
 
 
-def explorer_section(predictions: Predictions, config: Config, split: str) -> Section:
+def explorer_section(predictions: Predictions, config: Config, split: str, why: str = "") -> Section:
     """The section; a sentence where no request has a positive label.
+
+    On the test split no weights are sought, since that split is there to judge what was chosen on others.
 
     Args:
       predictions: of one split.
       config: the config that trained.
       split: its name.
+      why: the sentence on why it is not the validation split, or "".
     """
+    sought = split != "test"
     try:
-        explorer = Explorer.of(predictions, config)
+        explorer = Explorer.of(predictions, config, SETTINGS if sought else 1)
         sentence = f"There is no weight explorer: no request of the {split} split has a positive label, and so no NDCG."
     except InputError as error:
         explorer, sentence = None, f"There is no weight explorer: {error}"
     if explorer is None:
-        return Section("weights", "Weights", missing=[sentence])
+        return Section("weights", "Weights", missing=[*filter(None, [why]), sentence])
+    missing = [*filter(None, [why]), *explorer.search.notes]
+    if not sought:
+        missing.append(
+            "No weights are sought and no trade is drawn: chosen on the test split, they could not be judged."
+        )
     return Section(
         "weights",
         "Weights",
         paragraphs=[_formula(explorer.search), _sample_sentence(explorer, split)],
-        findings=_findings(explorer.search),
+        findings=_findings(explorer.search) if sought else (),
         blocks=[Block("What each term does to the order", tables=[_effects(explorer.search)])],
-        missing=explorer.search.notes,
-        explorer=_controls(explorer, config),
+        missing=missing,
+        explorer=_controls(explorer, config, sought),
     )
 
 
@@ -75,8 +84,9 @@ def _sample_sentence(explorer: Explorer, split: str) -> str:
     )
     return (
         f"It computes on {drawn} requests of the {split} split that have a positive label, "
-        f"{number(explorer.search.impressions)} impressions that this file holds; weights that look best on them "
-        "should be confirmed on another split (mmoe-ranker score-weights does)."
+        f"{number(explorer.search.impressions)} impressions that this file holds. Weights that look best on them look "
+        "better than they are; mmoe-ranker score-weights --check test seeks weights on the validation split and judges "
+        "those it finds on the test split."
     )
 
 
@@ -91,20 +101,20 @@ def _effects(search: WeightSearch) -> Table:
     return Table("The spread within requests moves the order, the mean does not", columns, rows)
 
 
-def _controls(explorer: Explorer, config: Config) -> dict[str, Any]:
+def _controls(explorer: Explorer, config: Config, sought: bool) -> dict[str, Any]:
     objectives = [{"place": place} | control for place, control in enumerate(explorer.controls(config))]
     ranked = [objective["place"] for objective in objectives if objective["ranked"]]
     presets = [
         {"name": _preset(name), "weights": point.weights.tolist()}
         for name, point in explorer.search.points.items()
-        if name != CURRENT
+        if sought and name != CURRENT
     ]
     return {
         "objectives": objectives,
         "k": explorer.search.k,
         "settings": len(explorer.search.weights),
         "presets": presets,
-        "axes": {"x": ranked[0], "y": ranked[1]} if len(ranked) > 1 else None,
+        "axes": {"x": ranked[0], "y": ranked[1]} if sought and len(ranked) > 1 else None,
         "json": Markup(explorer.document(config)),
     }
 

@@ -150,8 +150,9 @@ def test_the_table_shows_the_change_and_its_interval(page: Page, embedded: Embed
 
 
 def test_the_yaml_is_that_of_score_weights(page: Page, written: Written) -> None:
-    config = written.evaluation.config
-    search = search_weights(written.evaluation.predictions, config, trials=1)
+    assert written.validation is not None
+    config = written.validation.config
+    search = search_weights(written.validation.predictions, config, trials=1)
     assert page.yaml == score_block(config, search, search.points["current"])
 
 

@@ -21,7 +21,8 @@ def embedded(written: Written) -> Embedded:
 
 
 def test_everything_that_fits_is_there_exactly(written: Written, embedded: Embedded) -> None:
-    predictions = written.evaluation.predictions
+    assert written.validation is not None
+    predictions = written.validation.predictions
     positive = np.any([labels > 0 for labels in predictions.labels.values()], axis=0)
     kept = np.repeat(positive.reshape(-1, LENGTH).any(axis=1), LENGTH)
     for name in predictions.labels:

@@ -101,7 +101,25 @@ def test_dead_letters_and_missing_features_are_findings(written: Written) -> Non
 
 
 def test_the_same_evaluation_gives_the_same_page(written: Written, tmp_path: Path) -> None:
-    assert Written(tmp_path, written.evaluation).html == written.html
+    assert Written(tmp_path, written.evaluation, written.validation).html == written.html
+
+
+def test_weights_are_sought_on_the_validation_split(written: Written) -> None:
+    text = _Elements(written.html).text
+    assert "requests of the validation split that have a positive label" in text
+    assert ">Best for click</button>" in written.html
+
+
+def test_no_weights_are_sought_on_the_test_split(tmp_path: Path) -> None:
+    page = Written(tmp_path, evaluation_in(tmp_path / "world", report_config(), report_predictions())).html
+    text = _Elements(page).text
+    assert "The explorer is not of the validation split: The split must hold examples." in text
+    assert "No weights are sought and no trade is drawn" in text
+    assert "requests of the test split that have a positive label" in text
+    assert 'id="slider-0"' in page
+    assert "data-weights=" not in page.split("<script")[0]
+    assert 'id="pareto"' not in page
+    assert "settings of the weights" not in text
 
 
 def test_one_class_is_said(tmp_path: Path) -> None:
