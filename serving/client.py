@@ -25,7 +25,7 @@ from mmoe_ranker.errors import InputError
 from serving.connection import Connection, Deadline, RankingError, RefusedError
 from serving.protos import RankRequest
 from serving.ranking import Ranking, read_ranking
-from serving.request_columns import request_columns
+from serving.request_columns import RequestColumns, request_columns
 from serving.request_encoding import EncodedRequest, encode_request
 from serving.served_signatures import ServedSignatures
 from serving.signature import RANK, SCORE_WEIGHTS, RankSignature
@@ -148,26 +148,23 @@ class RankingClient:
         """
         deadline = Deadline(self._timeout)
         signature = self._signatures.current(deadline)
+        renewed = False
         for _ in range(_MOST_ROUNDS):
-            if explain and signature.combined_score is None:
-                raise InputError(
-                    "`explain` needs a served model whose signature `contract` tells what the score is made of. "
-                    f"Received: version {signature.version} of `{self._name}`, which does not."
-                )
-            columns = request_columns(request, signature, self._item_key or signature.item_key)
-            weights = signature.resolve_weights(score_weights)
-            encoded = encode_request(columns, signature)
+            try:
+                columns, weights, encoded = self._prepare(request, score_weights, explain, signature)
+            except InputError as error:
+                if renewed:
+                    raise
+                signature, renewed = self._successor(signature, error, deadline), True
+                continue
             try:
                 responses = self._ask(encoded, columns.size, weights if score_weights else None, deadline)
-            except RefusedError:
-                renewed = self._signatures.renewed(signature, deadline)
-                if renewed.version == signature.version:
-                    raise
-                signature = renewed  # the request may fit what has taken over
+            except RefusedError as error:
+                signature, renewed = self._successor(signature, error, deadline), True
                 continue
             version = responses[0].model_spec.version.value
             answered = self._signatures.of(version, deadline)
-            if answered.version == version and _reads_alike(signature, answered, bool(score_weights)):
+            if answered.version == version and _reads_alike(signature, answered, bool(score_weights), explain):
                 weights = weights if score_weights else answered.default_weights
                 ids = columns.candidates[columns.item_key]
                 ranking = read_ranking(responses, answered, weights, columns.item_key, ids, explain)
@@ -189,6 +186,30 @@ class RankingClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _prepare(
+        self,
+        request: Mapping[str, Any],
+        score_weights: Mapping[str, float] | None,
+        explain: bool,
+        signature: RankSignature,
+    ) -> tuple[RequestColumns, Array | None, EncodedRequest]:
+        """What is sent to the version of `signature`; an InputError where the request does not fit it."""
+        if explain and signature.combined_score is None:
+            raise InputError(
+                "`explain` needs a served model whose signature `contract` tells what the score is made of. "
+                f"Received: version {signature.version} of `{self._name}`, which does not."
+            )
+        columns = request_columns(request, signature, self._item_key or signature.item_key)
+        weights = signature.resolve_weights(score_weights)
+        return columns, weights, encode_request(columns, signature)
+
+    def _successor(self, signature: RankSignature, error: InputError, deadline: Deadline) -> RankSignature:
+        """The signature that has taken over from one that a request does not fit; raises `error` if none has."""
+        served = self._signatures.renewed(signature, deadline)
+        if served.version == signature.version:
+            raise error
+        return served
 
     def _ask(self, encoded: EncodedRequest, size: int, weights: Array | None, deadline: Deadline) -> list[Any]:
         """The answers to all chunks, of one version."""
@@ -223,10 +244,12 @@ class RankingClient:
         )
 
 
-def _reads_alike(asked: RankSignature, answered: RankSignature, own_weights: bool) -> bool:
-    """Whether a request that was made for one version means the same to another."""
+def _reads_alike(asked: RankSignature, answered: RankSignature, own_weights: bool, explain: bool) -> bool:
+    """Whether a request that was made for one version means the same to another, whose answer can be read as asked."""
     if asked is answered:
         return True
+    if explain and answered.combined_score is None:
+        return False
     if own_weights and asked.weights_by_objective(asked.default_weights) != answered.weights_by_objective(
         answered.default_weights
     ):

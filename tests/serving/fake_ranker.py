@@ -9,7 +9,7 @@ import numpy as np
 
 from mmoe_ranker.combined_score import combined_score, ranking_key
 from serving.client import RankingClient
-from serving.connection import AbsentModelError
+from serving.connection import AbsentModelError, RefusedError
 from serving.protos import GetModelMetadataResponse, PredictRequest, PredictResponse, SignatureDefMap
 from serving.served_signatures import ServedSignatures
 from serving.tensor_codec import decode, encode_as_field, encode_numbers, encode_strings
@@ -24,7 +24,8 @@ class FakeRanker:
     """Versions 1, 2, ... whose predictions are the candidate's features `click`, `like` and `dismiss` themselves.
 
     Takes the place of a client's `Connection`. `versions` says which version answers which Predict, the last one from
-    then on. `weights` and `order` (of the objectives) are a version's own.
+    then on. `weights`, `order` (of the objectives), features beside those and whether the contract tells the score are
+    a version's own.
     """
 
     def __init__(self, form: str = "weighted_product", versions: tuple[int, ...] = (1,)) -> None:
@@ -33,6 +34,8 @@ class FakeRanker:
         self.versions = list(versions)
         self.weights = dict.fromkeys(versions, WEIGHTS)
         self.order = dict.fromkeys(versions, OBJECTIVES)
+        self.more_features: dict[int, tuple[str, ...]] = dict.fromkeys(versions, ())
+        self.explained = dict.fromkeys(versions, True)
         self.asked: list[int] = []  # candidates a Predict
 
     def client(self, **options: Any) -> RankingClient:
@@ -49,7 +52,7 @@ class FakeRanker:
         version = self._version(request)
         signatures = SignatureDefMap()
         rank = signatures.signature_def["rank"]
-        for name in OBJECTIVES:
+        for name in (*OBJECTIVES, *self.more_features[version]):
             rank.inputs[name].dtype = 1
             rank.inputs[name].tensor_shape.dim.add(size=-1)
         rank.inputs["user"].dtype = 7
@@ -72,6 +75,8 @@ class FakeRanker:
         names = self.order[version]
         received = PredictRequest.FromString(request.SerializeToString())
         inputs = {name: decode(tensor) for name, tensor in received.inputs.items()}
+        if inputs.keys() - {"score_weights"} != {"user", *OBJECTIVES, *self.more_features[version]}:
+            raise RefusedError("Inputs contains invalid name, or lack one.")
         predictions = [inputs[name] for name in names]
         given = dict(zip(OBJECTIVES, zip(self.weights[version], OFFSETS, COMPLEMENTS, strict=True), strict=True))
         weights, offsets, complements = zip(*(given[name] for name in names), strict=True)
@@ -101,12 +106,12 @@ class FakeRanker:
             for name, weight, offset, complement in zip(
                 OBJECTIVES, self.weights[version], OFFSETS, COMPLEMENTS, strict=True
             )
+            if name in self.order[version]
         }
         contract = {
             "item_key": "item",
             "objectives": [{"name": name} for name in self.order[version]],
-            "combined_score": {"form": self.form, "terms": terms},
-        }
+        } | ({"combined_score": {"form": self.form, "terms": terms}} if self.explained[version] else {})
         response = PredictResponse()
         response.outputs["contract"].CopyFrom(encode_strings([json.dumps(contract).encode()], ()))
         return response

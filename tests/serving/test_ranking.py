@@ -172,6 +172,84 @@ def test_request_made_for_a_version_that_is_gone_is_made_for_the_next():
     assert len(refusals) == 1
 
 
+def with_age(rows):
+    request = request_of(rows)
+    return request | {"candidates": [candidate | {"age": 3.0} for candidate in request["candidates"]]}
+
+
+def test_feature_that_a_new_version_adds():
+    server = FakeRanker(versions=(1, 2))
+    server.more_features[2] = ("age",)
+    client = server.client()
+    assert client.rank_arrays(request_of(ROWS)).version == 1
+    assert client.rank_arrays(with_age(ROWS)).version == 2  # unknown to version 1, whose signature the client has
+    assert len(server.asked) == 2  # and never sent to be refused
+    with pytest.raises(InputError, match="Candidate 0 lacks the feature `age`"):
+        client.rank(request_of(ROWS))
+
+
+def test_feature_that_a_new_version_drops():
+    server = FakeRanker(versions=(1, 2))
+    server.more_features[1] = ("age",)
+    client = server.client()
+    assert [client.rank_arrays(make(ROWS)).version for make in (with_age, request_of)] == [1, 2]
+
+
+def test_weight_of_an_objective_that_a_new_version_adds():
+    server = FakeRanker(versions=(1, 2))
+    server.order[1] = OBJECTIVES[:2]
+    server.weights[1] = WEIGHTS
+    client = server.client()
+    assert client.rank_arrays(request_of(ROWS)).weights == {"click": 1.0, "like": 0.5}
+    assert client.rank_arrays(request_of(ROWS), {"dismiss": 3.0}).weights == {"click": 1.0, "like": 0.5, "dismiss": 3.0}
+
+
+def test_explanation_that_a_new_version_adds():
+    server = FakeRanker(versions=(1, 2))
+    server.explained[1] = False
+    client = server.client()
+    client.rank(request_of(ROWS))
+    assert "contributions" in client.rank(request_of(ROWS), explain=True)["ranking"][0]
+
+
+def test_explanation_that_the_version_which_answers_cannot_give():
+    server = FakeRanker(versions=(1, 2))
+    server.explained[2] = False
+    client = server.client()
+    assert client.signature.combined_score is not None
+    server.versions = [2]
+    with pytest.raises(InputError, match=r"`explain` needs .*Received: version 2 of `ranker`, which does not\.$"):
+        client.rank(request_of(ROWS), explain=True)
+    assert client.rank_arrays(request_of(ROWS)).version == 2
+
+
+def test_request_that_fits_no_version_costs_one_look_at_the_signature():
+    server = FakeRanker()
+    client = server.client()
+    client.rank(request_of(ROWS))
+    fetched, fetch = [], server.get_metadata
+    server.get_metadata = lambda *arguments: fetched.append(1) or fetch(*arguments)
+    for _ in range(3):
+        with pytest.raises(InputError, match="Candidate 0 has the unknown feature `age`"):
+            client.rank(with_age(ROWS))
+    assert len(fetched) == 3
+    assert len(server.asked) == 1
+
+
+def test_server_that_does_not_answer_is_not_asked_for_its_signature():
+    server = FakeRanker()
+    client = server.client()
+    client.rank(request_of(ROWS))
+    server.predict = unavailable
+    server.get_metadata = None
+    with pytest.raises(InputError, match="No model server answers"):
+        client.rank(request_of(ROWS))
+
+
+def unavailable(request, deadline):
+    raise InputError("No model server answers at the target. Received: fake:1.")
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
