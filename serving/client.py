@@ -167,7 +167,15 @@ class RankingClient:
             if answered.version == version and _reads_alike(signature, answered, bool(score_weights), explain):
                 weights = weights if score_weights else answered.default_weights
                 ids = columns.candidates[columns.item_key]
-                ranking = read_ranking(responses, answered, weights, columns.item_key, ids, explain)
+                ranking = read_ranking(
+                    responses,
+                    self._max_candidates or columns.size,
+                    answered,
+                    weights,
+                    columns.item_key,
+                    ids,
+                    explain,
+                )
                 if self._log is not None:
                     logged_as = self._log.offer(
                         columns.context, columns.given, ranking.order, ranking.version, ranking.weights, request_id

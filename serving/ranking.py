@@ -58,7 +58,7 @@ class Ranking:
             `{"ranking": [{<item key>: ..., "score": ..., <objective>: prediction, ...}, ...]}`, best first; with
             `"contributions": {<objective>: ...}` in each, where they were asked for; and `"request_id"`, if there is.
         """
-        columns = {self.item_key: self.ids, "score": self.scores, **self.predictions}
+        columns = {self.item_key: _plain(self.ids), "score": self.scores, **self.predictions}
         rows = _rows(columns)
         if self.contributions is not None:
             for row, contributions in zip(rows, _rows(self.contributions), strict=True):
@@ -67,12 +67,19 @@ class Ranking:
 
 
 def read_ranking(
-    responses: Sequence[Any], signature: RankSignature, weights: Array | None, item_key: str, ids: Column, explain: bool
+    responses: Sequence[Any],
+    chunk_size: int,
+    signature: RankSignature,
+    weights: Array | None,
+    item_key: str,
+    ids: Column,
+    explain: bool,
 ) -> Ranking:
     """Reads the answers to one request.
 
     Args:
         responses: PredictResponses of one version to consecutive chunks of candidates.
+        chunk_size: Candidates in each of them; fewer in the last.
         signature: What that version takes and returns.
         weights: float32 [T], the weights that it used.
         item_key: The name of `ids`.
@@ -80,17 +87,16 @@ def read_ranking(
         explain: Whether to add each objective's contribution; the signature has a combined score then.
 
     Raises:
-        RankingError: an output is absent, or has another size than the candidates.
+        RankingError: an output is absent, has another size than the candidates, or ranks them in no order.
     """
     names = [COMBINED_SCORE, RANKING, *signature.objectives]
     chunks = [{name: _vector(response, name) for name in names} for response in responses]
+    starts = range(0, len(ids), chunk_size)
+    for start, chunk in zip(starts, chunks, strict=True):
+        _check(chunk, min(chunk_size, len(ids) - start))
     columns = {name: _joined([chunk[name] for chunk in chunks]) for name in names if name != RANKING}
-    if any(len(values) != len(ids) for values in columns.values()):
-        sizes = ", ".join(f"`{name}` {len(values)}" for name, values in columns.items())
-        raise RankingError(f"The server answered with outputs that do not fit {len(ids)} candidates: {sizes}.")
     predictions = {name: columns[name] for name in signature.objectives}
-    starts = np.cumsum([0, *(len(chunk[COMBINED_SCORE]) for chunk in chunks)])
-    orders = [start + chunk[RANKING].astype(np.int64) for start, chunk in zip(starts[:-1], chunks, strict=True)]
+    orders = [start + chunk[RANKING].astype(np.int64) for start, chunk in zip(starts, chunks, strict=True)]
     order = orders[0]
     if len(orders) > 1:
         score = signature.combined_score
@@ -143,6 +149,18 @@ def _vector(response: Any, name: str) -> Array:
         raise RankingError(f"The server answered without a readable output `{name}` ({error}).") from None
 
 
+def _check(chunk: Mapping[str, Array], size: int) -> None:
+    if any(len(values) != size for values in chunk.values()):
+        sizes = ", ".join(f"`{name}` {len(values)}" for name, values in chunk.items())
+        raise RankingError(f"The server answered with outputs that do not fit {size} candidates: {sizes}.")
+    ranking = chunk[RANKING]
+    numbered = ranking.dtype.kind in "iu" and ranking.min() >= 0 and ranking.max() < size
+    if not numbered or np.bincount(ranking.astype(np.int64), minlength=size).max() > 1:
+        raise RankingError(
+            f"The server answered with a `{RANKING}` that does not hold each number from 0 to {size - 1} once."
+        )
+
+
 def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -153,6 +171,13 @@ def _as_array(ids: Column) -> Array:
     array = np.empty(len(ids), object)
     array[:] = ids
     return array
+
+
+def _plain(ids: Array) -> Array:
+    """Ids without numpy's scalars, which the candidates that a caller made from arrays hold."""
+    if ids.dtype != object:
+        return ids
+    return _as_array([value.item() if isinstance(value, np.generic) else value for value in ids])
 
 
 def _rows(columns: Mapping[str, Array]) -> list[dict[str, Any]]:

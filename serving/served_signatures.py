@@ -13,7 +13,7 @@ from mmoe_ranker.errors import InputError
 from serving.connection import AbsentModelError, Connection, Deadline, RankingError
 from serving.protos import GetModelMetadataRequest, PredictRequest, SignatureDefMap
 from serving.signature import RANK, RankSignature
-from serving.tensor_codec import decode
+from serving.tensor_codec import TensorFormatError, decode
 
 _CONTRACT = "contract"
 _KEPT = 4
@@ -117,4 +117,14 @@ class ServedSignatures:
         request.model_spec.version.value = signature.version
         request.model_spec.signature_name = _CONTRACT
         response = self._connection.predict(request, deadline)
-        return signature.with_contract(decode(response.outputs[_CONTRACT]).item())
+        try:
+            contract = decode(response.outputs[_CONTRACT])
+            received = f"{contract.size} of dtype {contract.dtype}"
+        except TensorFormatError as error:
+            contract, received = None, f"an output that cannot be read, {error}"
+        if contract is None or contract.size != 1 or contract.dtype != object:
+            raise InputError(
+                f"The signature `{_CONTRACT}` of the served model must return one string, the model's contract. "
+                f"Received: {received}."
+            )
+        return signature.with_contract(contract.item())

@@ -25,7 +25,7 @@ import numpy as np
 from mmoe_ranker.combined_score import CombinedScore, Term
 from mmoe_ranker.errors import InputError
 from serving.protos import DT_FLOAT, DT_INT64, DT_STRING
-from serving.tensor_codec import Array, decode
+from serving.tensor_codec import Array, TensorFormatError, decode
 
 Kind: TypeAlias = Literal["category", "integer category", "number", "sequence", "integer sequence", "vector"]
 
@@ -105,10 +105,10 @@ class RankSignature:
             context=context,
             candidates=candidates,
             objectives=sorted(set(signature.outputs) - {COMBINED_SCORE, RANKING}),
-            default_weights=decode(signature.defaults[SCORE_WEIGHTS]) if SCORE_WEIGHTS in signature.defaults else None,
+            default_weights=_default_weights(signature),
         )
 
-    def with_contract(self, text: str) -> RankSignature:
+    def with_contract(self, text: str | bytes) -> RankSignature:
         """Adds what types and shapes cannot tell, from the JSON that the model's signature `contract` returns.
 
         Raises:
@@ -183,6 +183,22 @@ class _Term(Term):
     weight: float
     offset: float
     complement: bool
+
+
+def _default_weights(signature: Any) -> Array | None:
+    if SCORE_WEIGHTS not in signature.defaults:
+        return None
+    try:
+        weights = decode(signature.defaults[SCORE_WEIGHTS])
+        received = f"dtype {weights.dtype} of shape {weights.shape}"
+    except TensorFormatError as error:
+        weights, received = None, str(error)
+    if weights is None or weights.dtype.kind != "f" or weights.ndim != 1:
+        raise InputError(
+            f"The default of `{SCORE_WEIGHTS}` in the signature `{RANK}` of the served model must be a float tensor, "
+            f"one number an objective. Received: {received}."
+        )
+    return weights
 
 
 def _finite(weight: Any, objective: str) -> np.float32:
