@@ -149,9 +149,9 @@ def paired_differences(
         )
         for name in of_first.get("objectives", {}):
             path: Path = ("objectives", name, "calibration_error")
-            both = [side["objectives"][name].get(path[-1]) for side in (of_first, of_second)]
-            if None not in both:
-                differences[path] = metrics.PairedDifference(*both, both[1] - both[0], math.nan, math.nan)
+            before, after = (side["objectives"][name].get(path[-1]) for side in (of_first, of_second))
+            if before is not None and after is not None:
+                differences[path] = metrics.PairedDifference(before, after, after - before, math.nan, math.nan)
     return differences, list(dict.fromkeys(notes))
 
 
