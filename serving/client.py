@@ -31,14 +31,14 @@ from serving.served_signatures import ServedSignatures
 from serving.signature import RANK, SCORE_WEIGHTS, RankSignature
 from serving.tensor_codec import Array, write_numbers
 
-__all__ = ["RankedListLog", "Ranking", "RankingClient", "RankingError"]
+__all__ = ["Ranking", "RankingClient", "RankingError"]
 
 _CALLS_AT_ONCE = 4
 _MOST_ROUNDS = 5  # of asking again because versions changed in between
 
 
-class RankedListLog(Protocol):
-    """Where the client leaves what it ranked; whoever implements it decides what is kept, and must not block."""
+class RankingLog(Protocol):
+    """Where the client leaves what it ranked, such as a `RankedListLog`; decides what is kept, and must not block."""
 
     def offer(
         self,
@@ -76,7 +76,7 @@ class RankingClient:
         credentials: grpc.ChannelCredentials | None = None,
         max_candidates: int | None = None,
         retry_exhausted: bool = False,
-        log: RankedListLog | None = None,
+        log: RankingLog | None = None,
     ) -> None:
         """Prepares; nothing is sent before the first request.
 

@@ -99,6 +99,7 @@ def _from_rows(candidates: Any, names: set[str]) -> dict[str, Column]:
                 raise InputError(
                     f"Candidate {number} must be an object of features by name. Received: {type(candidate).__name__}."
                 )
+            _check_names(f"Candidate {number}", candidate, names)  # a defaultdict would be given what it lacks
     get = operator.itemgetter(*names)
     try:
         columns = list(zip(*map(get, candidates), strict=True)) if len(names) > 1 else [[*map(get, candidates)]]

@@ -50,8 +50,10 @@ def channel_credentials(
         cert: The client's certificate, followed by those of the authorities between, if any; beside `key`.
 
     Raises:
-        InputError: a file cannot be read, is no PEM, or key and certificate are of different pairs.
+        InputError: a file cannot be read, is no PEM, or key and certificate are of different pairs or not both given.
     """
+    if (key is None) != (cert is None):
+        raise InputError(f"`key` and `cert` of a client are given together, or neither. Received: {key or cert} alone.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _check_authority(context, ca, "CA")
     if key is None or cert is None:

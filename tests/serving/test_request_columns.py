@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import numpy as np
 import pandas as pd
@@ -274,3 +275,20 @@ def test_column_of_a_frame_that_is_there_twice():
     frame = pd.DataFrame([ROW])
     with pytest.raises(InputError, match=r"A column of the candidates must be there once\. Received: \['video', .*"):
         sent(pd.concat([frame, frame[["video"]]], axis=1))
+
+
+def test_defaultdict_is_not_given_what_it_lacks():
+    full = defaultdict(lambda: None, ROW)
+    assert sent([full]) == sent([ROW])
+    lacking = defaultdict(lambda: None, {name: value for name, value in ROW.items() if name != "level"})
+    before = dict(lacking)
+    with pytest.raises(InputError, match="Candidate 1 lacks the feature `level`"):
+        sent([full, lacking])
+    assert lacking == before
+
+
+def test_defaultdict_of_another_size_is_not_changed_either():
+    rows = [defaultdict(lambda: None, ROW | {"colour": "red"}), defaultdict(lambda: None)]
+    with pytest.raises(InputError, match="Candidate 0 has the unknown feature `colour`"):
+        sent(rows)
+    assert not rows[1]

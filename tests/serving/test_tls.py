@@ -143,6 +143,14 @@ def test_files_of_a_client_that_do_not_fit(pem, tmp_path):
         channel_credentials(pem / "ca.cert", pem / "stranger.key", pem / "client.cert")
 
 
+@pytest.mark.parametrize("alone", ["key", "cert"])
+def test_key_and_certificate_of_a_client_belong_together(pem, alone):
+    with pytest.raises(
+        InputError, match=rf"`key` and `cert` of a client are given together, .*: .*client\.{alone} alone"
+    ):
+        channel_credentials(pem / "ca.cert", **{alone: pem / f"client.{alone}"})
+
+
 def test_key_of_another_pair(pem):
     with pytest.raises(InputError, match=r"must be readable PEM files of one pair.*Received: .*stranger\.key and "):
         server_credentials(pem / "stranger.key", pem / "server.cert")
