@@ -111,11 +111,13 @@ class ModelServer:
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Refuses new calls, lets those under way finish for at most `grace_seconds`, and frees the model.
 
-        Calls that take longer than that are cancelled, so that the process can end.
+        Calls that take longer than that are cancelled, so that the process can end; a version that is being loaded is
+        waited for some seconds more.
         """
         if self._server is None:
             return
         self._health.enter_graceful_shutdown()
+        self._versions.stop_polling()
         self._draining.drain()
         self._server.stop(grace_seconds).wait()
         self._server = None

@@ -29,6 +29,7 @@ from serving.status import StatusError
 from serving.warmup import warm_up
 
 _LOG = logging.getLogger(__name__)
+_LOAD_SECONDS = 10.0  # that a stop waits for a version which is being loaded
 _CANCEL_SECONDS = 10.0  # a kernel that is deep in its work looks for a cancellation only when it is done
 
 
@@ -82,7 +83,7 @@ class ModelVersions:
         self._lock = threading.Lock()
         self._returned = threading.Condition(self._lock)
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: set[int] = set()
         self._current: Servable | None = None
@@ -123,11 +124,15 @@ class ModelVersions:
             self._poller.start()
 
     def stop(self) -> None:
-        """Ends polling and what is still under way, with CANCELLED, and frees the model; no request may follow."""
-        self._stopping = True
-        self._wake.set()
+        """Ends polling and what is still under way, with CANCELLED, and frees the model; no request may follow.
+
+        Nothing ends TensorFlow's loading of a version: one that takes long is left to its thread, which frees it.
+        """
+        self.stop_polling()
         if self._poller.is_alive():
-            self._poller.join()
+            self._poller.join(_LOAD_SECONDS)
+            if self._poller.is_alive():
+                _LOG.warning("A version of %s is still being loaded; it will not be served.", self.name)
         self._retire_current()
         with self._lock:
             busy = [servable for servable in self._retired if servable.requests > 0]
@@ -136,6 +141,11 @@ class ModelVersions:
         with self._returned:
             self._returned.wait_for(lambda: not any(servable.requests for servable in busy), _CANCEL_SECONDS)
         self._free_retired()
+
+    def stop_polling(self) -> None:
+        """Lets no later version take over, and returns at once; a warm-up ends before its next record."""
+        self._stopping.set()
+        self._wake.set()
 
     @contextlib.contextmanager
     def lease(self, name: str, version: int | None = None) -> Iterator[Servable]:
@@ -170,10 +180,10 @@ class ModelVersions:
             return [self._statuses[version] for version in sorted(self._statuses, reverse=True)]
 
     def _poll(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wake.wait(self._poll_seconds)
             self._wake.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             try:
                 self._free_retired()
@@ -204,7 +214,7 @@ class ModelVersions:
         try:
             model = SavedModel.load(folder)
             loaded = time.perf_counter()
-            records = warm_up(model, folder)
+            records = warm_up(model, folder, self._stopping)
         except (StatusError, OSError) as error:
             if model is not None:
                 model.close()
@@ -229,7 +239,10 @@ class ModelVersions:
 
     def _retire_current(self, successor: Servable | None = None) -> None:
         with self._lock:
-            retired, self._current = self._current, successor
+            if successor is not None and self._stopping.is_set():  # `stop` may have gone by, and frees it no more
+                retired, successor = successor, None
+            else:
+                retired, self._current = self._current, successor
             if successor is not None:
                 self._statuses[successor.version] = VersionStatus(successor.version, State.AVAILABLE)
             if retired is not None:

@@ -10,6 +10,7 @@ Reference: tensorflow_serving/servables/tensorflow/{saved_model_warmup,saved_mod
 from __future__ import annotations
 
 import pathlib
+import threading
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,14 +24,19 @@ WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
 
 
-def warm_up(model: SavedModel, folder: pathlib.Path) -> int:
+def warm_up(model: SavedModel, folder: pathlib.Path, stopping: threading.Event | None = None) -> int:
     """Runs the recorded requests of the version in `folder`.
+
+    Args:
+        model: The version, loaded.
+        folder: Its folder.
+        stopping: Ends it before the next record.
 
     Returns:
         How many records were run; 0 where there is no file.
 
     Raises:
-        StatusError: the file or one of its requests is not right.
+        StatusError: the file or one of its requests is not right; CANCELLED, `stopping` is set.
     """
     path = folder / WARMUP_FILE
     if not path.exists():
@@ -38,6 +44,8 @@ def warm_up(model: SavedModel, folder: pathlib.Path) -> int:
     count = 0
     try:
         for record in read_records(path):
+            if stopping is not None and stopping.is_set():
+                raise StatusError(grpc.StatusCode.CANCELLED, "The server is shutting down.")
             _run(model, record, path)
             count += 1
             if count > _MAX_RECORDS:

@@ -15,6 +15,8 @@ from tensorflow_serving.apis import get_model_status_pb2
 
 from mmoe_ranker.errors import InputError
 from serving.server import ModelServer
+from serving.session import SavedModel
+from serving.status import StatusError
 from serving.versions import ModelVersions, State
 from tests.serving.conftest import MODEL, Stubs, open_channel, predict_request
 
@@ -218,6 +220,74 @@ def test_lease_keeps_a_retired_version_open(exports, tmp_path):
         until(lambda: [status.state for status in versions.statuses()] == [State.AVAILABLE, State.END])
     finally:
         versions.stop()
+
+
+class SlowLoading:
+    """Version 2's load takes until `release`; `closed` counts the models of it that were freed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loading, self.release, self.closed = threading.Event(), threading.Event(), 0
+        load = SavedModel.load
+
+        def slow(folder: pathlib.Path) -> SavedModel:
+            model = load(folder)
+            if folder.name == "2":
+                close = model.close
+                monkeypatch.setattr(model, "close", lambda: (close(), self._count()))
+                self.loading.set()
+                assert self.release.wait(30)
+            return model
+
+        monkeypatch.setattr(SavedModel, "load", slow)
+
+    def _count(self) -> None:
+        self.closed += 1
+
+
+def test_stop_does_not_wait_for_a_load_without_an_end(exports, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.versions._LOAD_SECONDS", 0.2)
+    slow = SlowLoading(monkeypatch)
+    shutil.copytree(exports / "two", tmp_path / "1")
+    versions = ModelVersions(MODEL, tmp_path, POLL)
+    versions.start()
+    try:
+        publish(exports / "three", tmp_path / "2")
+        assert slow.loading.wait(20)
+        began = time.monotonic()
+        stopping = threading.Thread(target=versions.stop)
+        stopping.start()
+        stopping.join(10)
+        assert not stopping.is_alive()
+        assert time.monotonic() - began < 5
+        assert [(status.version, status.state) for status in versions.statuses()] == [
+            (2, State.LOADING),
+            (1, State.END),
+        ]
+        assert slow.closed == 0  # its thread still uses it
+    finally:
+        slow.release.set()
+    until(lambda: [status.state for status in versions.statuses()] == [State.END, State.END])
+    assert slow.closed == 1
+    with pytest.raises(StatusError, match="Servable not found"), versions.lease(MODEL):
+        pass
+
+
+def test_version_whose_load_ends_while_the_server_stops_does_not_take_over(exports, tmp_path, monkeypatch):
+    slow = SlowLoading(monkeypatch)
+    shutil.copytree(exports / "two", tmp_path / "1")
+    versions = ModelVersions(MODEL, tmp_path, POLL)
+    versions.start()
+    with versions.lease(MODEL):
+        publish(exports / "three", tmp_path / "2")
+        assert slow.loading.wait(20)
+        versions.stop_polling()
+        slow.release.set()
+        until(lambda: slow.closed == 1)
+        with versions.lease(MODEL) as servable:  # requests under way have their version to the end
+            assert servable.version == 1
+    versions.stop()
+    assert [status.state for status in versions.statuses()] == [State.END, State.END]
+    assert slow.closed == 1
 
 
 def test_poll_of_0_looks_once(exports, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import threading
 
 import grpc
 import pytest
@@ -62,6 +63,16 @@ def test_requests_are_run(model, version):
     write(version, [predict_log("count", name="anything").SerializeToString()] * 3)
     assert warm_up(model, version) == 3
     assert model.run("count", {})["calls"].int64_val == [4]
+
+
+def test_stop_ends_it_before_the_next_record(model, version, monkeypatch):
+    write(version, [predict_log("count").SerializeToString()] * 3)
+    stopping, run = threading.Event(), model.run
+    monkeypatch.setattr(model, "run", lambda *arguments: (run(*arguments), stopping.set()))
+    with pytest.raises(StatusError) as caught:
+        warm_up(model, version, stopping)
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+    assert run("count", {})["calls"].int64_val == [2]
 
 
 def test_record_without_a_request_is_passed_over(model, version):
