@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.config_matching import check_built_with
 from mmoe_ranker.dataset import labels_of, parsed_dataset, split_parts
+from mmoe_ranker.errors import InputError
 from mmoe_ranker.evaluation_metrics import evaluate
 from mmoe_ranker.evaluation_rows import slice_names
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
@@ -40,6 +41,9 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
       examples: folder of examples.
       split: `train`, `validation` or `test`.
       config: the config that trained.
+
+    Raises:
+      InputError: a file of the split is damaged.
     """
     served = [feature.name for feature in config.served_features]
     bias = config.model.bias
@@ -61,7 +65,7 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
     bounded = BoundedPredictions(config)
     health = metrics.ExpertHealthTotals(getattr(config.model.sharing, "objective_experts", 0))
     dataset = parsed_dataset(examples, split, config)
-    for parsed in tqdm(dataset, desc=f"predict {split}", unit=" batches", leave=False, disable=None):
+    for parsed in tqdm(_whole(dataset, split), desc=f"predict {split}", unit=" batches", leave=False, disable=None):
         outputs = forward({name: parsed[name] for name in served})
         if (gates := outputs.pop("gates", None)) is not None:
             health.update(gates.numpy())
@@ -74,6 +78,14 @@ def predict(ranker: Ranker, examples: Path, split: str, config: Config) -> Predi
         bounded.add(Predictions(floats[0], floats[1], columns, seen=floats[2] or None))
     mixes = config.model.sharing.kind != "shared_bottom"
     return dataclasses.replace(bounded.result(), expert_health=health.result() if mixes else None)
+
+
+def _whole(dataset: tf.data.Dataset, split: str) -> Iterator[Mapping[str, tf.Tensor]]:
+    try:
+        yield from dataset
+    except tf.errors.DataLossError as error:
+        received = " ".join(str(error).split())[:300]
+        raise InputError(f"A file of the `{split}` split is damaged; make it again. Received: {received}.") from error
 
 
 def _column(values: tf.Tensor) -> tf.Tensor:

@@ -243,7 +243,7 @@ def test_damaged_examples_are_said_in_a_sentence(tiny_world: TinyWorld, tmp_path
     (part,) = (tmp_path / "examples" / "test").iterdir()
     part.write_bytes(part.read_bytes()[:2000])
     message = refusal(run("evaluate", "--workdir", tiny_world.workdir, "--examples", tmp_path / "examples"))
-    assert message.startswith("A file is damaged; make it again. Received: ")
+    assert message.startswith("A file of the `test` split is damaged; make it again. Received: ")
 
 
 @pytest.fixture

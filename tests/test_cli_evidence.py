@@ -107,3 +107,25 @@ def test_mistakes_are_said_in_a_sentence(two_runs: tuple[Path, Path], tmp_path: 
     ):
         with pytest.raises(InputError, match=sentence):
             _invoke(*arguments)
+
+
+def test_a_report_on_damaged_examples_says_so_and_has_the_rest(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    shutil.copytree(tiny_world.workdir, tmp_path / "workdir", ignore=shutil.ignore_patterns("evaluations"))
+    shutil.copytree(tiny_world.examples, tmp_path / "examples")
+    (part,) = (tmp_path / "examples" / "test").iterdir()
+    part.write_bytes(part.read_bytes()[:2000])
+    done = _invoke("report", "--workdir", tmp_path / "workdir", "--examples", tmp_path / "examples")
+    assert done.exit_code == 0
+    sentence = "A file of the `test` split is damaged; make it again. Received: "
+    assert f"The page has no evaluation: {sentence}" in done.output
+    html = (tmp_path / "workdir" / "report.html").read_text(encoding="utf-8")
+    assert "split is damaged; make it again. Received: " in html
+    assert 'id="training"' in html
+    assert 'id="config"' in html
+
+
+def test_an_interval_has_tails_that_draws_can_reach() -> None:
+    for command in (("compare", ".", "."), ("score-weights", "--workdir", ".")):
+        done = _invoke(*command, "--level", "0.9999")
+        assert done.exit_code == 2
+        assert "0.9999 is not in the range 0<x<=0.999" in done.output
