@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.metrics.rows import labelled_rows, numbers
-from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts
+from mmoe_ranker.metrics.tied_runs import mean_ranks
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
@@ -69,19 +69,10 @@ def rank_correlations(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, d
 
 def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     # Of 0 and 1 the ranks are a straight line, and that needs no sort.
-    ranks = values if np.all((values == 0) | (values == 1)) else _mean_ranks(values)
+    ranks = values if np.all((values == 0) | (values == 1)) else mean_ranks(np.argsort(values), values)
     return ranks - ranks.mean()
 
 
 def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     scale = math.sqrt((first @ first) * (second @ second))
     return float(first @ second) / scale if scale else math.nan
-
-
-def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    order = np.argsort(values)
-    starts = run_starts(values[order])
-    sizes = run_sizes(starts, len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(starts + (sizes - 1) / 2, sizes)
-    return ranks

@@ -43,6 +43,23 @@ def run_sizes(starts: NDArray[np.intp], num_rows: int) -> NDArray[np.intp]:
     return np.diff(starts, append=num_rows)
 
 
+def mean_ranks(order: NDArray[np.intp], *columns: Array) -> NDArray[np.float64]:
+    """Rank of each row from 0, rows that are equal in all columns sharing the mean of theirs.
+
+    Args:
+        order: [M], M >= 1, rows as sorted by the columns.
+        *columns: Each [M], not sorted.
+
+    Returns:
+        [M].
+    """
+    starts = run_starts(*(column[order] for column in columns))
+    sizes = run_sizes(starts, len(order))
+    ranks = np.empty(len(order))
+    ranks[order] = np.repeat(starts + (sizes - 1) / 2, sizes)
+    return ranks
+
+
 def run_sums(values: Array, starts: NDArray[np.intp]) -> NDArray[np.float64]:
     """Sum over each run, in float64.
 

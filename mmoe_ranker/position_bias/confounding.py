@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics import bootstrap_interval, group_codes
-from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums
+from mmoe_ranker.metrics.tied_runs import mean_ranks, run_sizes, run_starts, run_sums
 
 _REPLICATES = 200
 
@@ -73,10 +73,5 @@ def _deviations_of_ranks(
     values: NDArray[np.float64], request: NDArray[np.generic], starts: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Ranks [N] within each request less their mean, ties sharing theirs; rows sorted by request."""
-    order = np.lexsort((values, request))
-    ties = run_starts(request[order], values[order])
-    sizes = run_sizes(ties, len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(ties + (sizes - 1) / 2, sizes)
     lengths = run_sizes(starts, len(values))
-    return ranks - np.repeat(starts + (lengths - 1) / 2, lengths)
+    return mean_ranks(np.lexsort((values, request)), request, values) - np.repeat(starts + (lengths - 1) / 2, lengths)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.metrics import spearman
+from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts
 
 MAX_CELLS = 1 << 17
 MIN_SHARED_ITEMS = 10
@@ -69,7 +70,7 @@ class PositionOverlap:
         if not len(rows):
             return PositionOverlap(self.level, *(column[:0] for column in self._columns()))
         items, groups, positions, impressions, clicks = (column[rows] for column in self._columns())
-        starts = np.flatnonzero(changes(items, groups, positions))
+        starts = run_starts(items, groups, positions)
         return PositionOverlap(
             self.level,
             *(column[starts] for column in (items, groups, positions)),
@@ -112,8 +113,8 @@ def identifiability(overlap: PositionOverlap) -> dict[str, Any]:
     if not total:
         shares = dict.fromkeys(("at_several_positions", "at_several_positions_within_group", "connected"))
         return {**found, **shares, "examination": {}, "follows_relevance": None}
-    by_item = np.flatnonzero(changes(overlap.items))
-    by_unit = np.flatnonzero(changes(overlap.items, overlap.groups))
+    by_item = run_starts(overlap.items)
+    by_unit = run_starts(overlap.items, overlap.groups)
     positions, connected = _connected(overlap, by_unit)
     at_positions = np.bincount(np.searchsorted(positions, overlap.positions), weights=overlap.impressions)
     relative, correlation = examination(overlap)
@@ -142,7 +143,8 @@ def examination(overlap: PositionOverlap) -> tuple[dict[str, float | None], floa
       higher what is clicked more anyway. None where there is too little.
     """
     positions, place = np.unique(overlap.positions, return_inverse=True)
-    unit = np.cumsum(changes(overlap.items, overlap.groups)) - 1
+    sizes = run_sizes(run_starts(overlap.items, overlap.groups), len(place))
+    unit = np.repeat(np.arange(len(sizes)), sizes)
     clicks_of_unit = np.bincount(unit, weights=overlap.clicks)
     clicks_at = np.bincount(place, weights=overlap.clicks)
     effect = np.ones(len(positions))
@@ -183,13 +185,6 @@ def _connected(overlap: PositionOverlap, by_unit: np.ndarray) -> tuple[np.ndarra
         np.logical_or.at(reached, low, reached[high])
         if reached.sum() == before:
             return positions, reached
-
-
-def changes(*columns: np.ndarray) -> np.ndarray:
-    """[M], where a run of rows begins that are equal in all columns [M]."""
-    changed = np.ones(len(columns[0]), bool)
-    changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return changed
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
