@@ -57,7 +57,7 @@ def metrics_section(report: Mapping[str, Any], config: Config, split: str) -> Se
     if drawn := report.get("bootstrap"):
         by = drawn["by"].removesuffix("_id")
         sentence += (
-            f" Below each value is its {percent(drawn['level'], 0)} interval: {number(drawn['replicates'])} draws of "
+            f" Below a value is its {percent(drawn['level'], 0)} interval: {number(drawn['replicates'])} draws of "
             f"the {number(drawn['units'])} {by}s, with replacement."
         )
     return Section("metrics", "Metrics", paragraphs=[sentence], blocks=blocks, missing=report.get("notes", ()))
@@ -110,7 +110,7 @@ def _cell(metric: Metric | None) -> Cell:
         beside.append(interval(metric.low, metric.high))
     if metric.groups is not None and metric.value is not None:
         beside.append(f"{number(metric.groups)} groups")
-    return (number(metric.value), "; ".join(beside)) if beside else number(metric.value)
+    return (number(metric.value), "\n".join(beside)) if beside else number(metric.value)
 
 
 def _digits(path: tuple[str, ...], values: Iterable[Metric | None]) -> int:

@@ -90,7 +90,7 @@ def test_groups_that_counted_stand_beside_the_interval(written: Written) -> None
     labels = written.evaluation.predictions.labels["click"].reshape(-1, LENGTH)
     requests = (labels.min(axis=1) < labels.max(axis=1)).sum()  # those that have both classes
     low, high = written.evaluation.report["intervals"]["objectives"]["click"]["group_auc"]["request_id"]
-    assert f"{low:.4f} to {high:.4f}; {requests} groups" in written.html
+    assert f"{low:.4f} to {high:.4f}\n{requests} groups" in written.html
 
 
 def test_dead_letters_and_missing_features_are_findings(written: Written) -> None:
