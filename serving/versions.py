@@ -239,12 +239,13 @@ class ModelVersions:
 
     def _retire_current(self, successor: Servable | None = None) -> None:
         with self._lock:
+            retired: Servable | None
             if successor is not None and self._stopping.is_set():  # `stop` may have gone by, and frees it no more
-                retired, successor = successor, None
+                retired = successor
             else:
                 retired, self._current = self._current, successor
-            if successor is not None:
-                self._statuses[successor.version] = VersionStatus(successor.version, State.AVAILABLE)
+                if successor is not None:
+                    self._statuses[successor.version] = VersionStatus(successor.version, State.AVAILABLE)
             if retired is not None:
                 self._statuses[retired.version] = VersionStatus(retired.version, State.UNLOADING)
                 self._retired.append(retired)
