@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -75,8 +76,8 @@ def export(workdir_path: Path, models: Path, gate: Gate) -> Path:
         extra.mkdir()
         _write_logs(extra / WARM_UP, config, _warm_up_requests(config, sample))
         _write_logs(extra / ANSWERS, config, _training_answers(ranker, config, sample))
-        published = _versions(models)
-        gate(beside, models / str(max(published)) if published else None)
+        published = {version: path for version, path in _numbered(models) if path.is_dir()}
+        gate(beside, published[max(published)] if published else None)
         return _publish(beside, models)
 
 
@@ -178,14 +179,17 @@ def _remove_abandoned(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _versions(models: Path) -> list[int]:
-    return [int(entry.name) for entry in models.iterdir() if entry.name.isdecimal()]
+def _numbered(models: Path) -> Iterator[tuple[int, Path]]:
+    # Of two names of one number, the last is the one that a server takes.
+    for entry in sorted(models.iterdir()):
+        if re.fullmatch(r"[0-9]+", entry.name):
+            yield int(entry.name), entry
 
 
 def _publish(beside: Path, models: Path) -> Path:
     while True:
         # The time, so that a version that was removed never comes again with other contents.
-        target = models / str(max([int(time.time()), *(version + 1 for version in _versions(models))]))
+        target = models / str(max([int(time.time()), *(version + 1 for version, _ in _numbered(models))]))
         try:
             beside.rename(target)
         except OSError:

@@ -16,7 +16,7 @@ from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.dataset import parse_examples
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import example_layout
-from mmoe_ranker.export import ANSWERS, _folder_beside, export, rank_inputs, served_features
+from mmoe_ranker.export import ANSWERS, _folder_beside, _publish, export, rank_inputs, served_features
 from mmoe_ranker.workdir import Workdir
 from serving.verifying.verification import gate
 from tests.conftest import TinyWorld
@@ -188,13 +188,26 @@ def test_versions_rise_and_nothing_else_is_left(tiny_world: TinyWorld, tmp_path:
     assert {entry.name for entry in tmp_path.iterdir()} == {first.name, second.name}
 
 
-def test_an_export_that_the_gate_refuses_is_not_published(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    def refuse(version: Path, previous: Path | None) -> None:
+def test_the_gate_is_given_the_version_that_a_server_would_take_and_may_refuse(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    there = {"00007", "5", "latest", "\u0669\u0669", "99999999999"}  # one is two nines of another script
+    for name in there - {"99999999999"}:
+        (tmp_path / name).mkdir()
+    (tmp_path / "99999999999").write_text("a note, and no version")
+    shown = []
+
+    def see(version: Path, previous: Path | None) -> None:
+        shown.append(previous)
         raise InputError("An export must pass the check `loads` before it is published. Received: nothing.")
 
     with pytest.raises(InputError, match="`loads`"):
-        export(tiny_world.workdir, tmp_path, refuse)
-    assert list(tmp_path.iterdir()) == []
+        export(tiny_world.workdir, tmp_path, see)
+    assert shown == [tmp_path / "00007"]
+    assert {entry.name for entry in tmp_path.iterdir()} == there
+    # No number is taken twice, not even that of a file.
+    (tmp_path / "built").mkdir()
+    assert _publish(tmp_path / "built", tmp_path) == tmp_path / "100000000000"
 
 
 def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
