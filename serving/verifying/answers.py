@@ -24,8 +24,14 @@ from serving.warmup import WARMUP_FILE, warm_up
 
 REFERENCE_FILE = pathlib.PurePath("assets.extra", "training_model_answers")
 TOLERANCE = 1e-5
-# A product of powers multiplies what its factors differ by.
-_SCORE_TOLERANCE = 1e-4
+# Predictions that differ by no more than they may change a factor of 0.05 by 2e-4 of itself, and its powers by more.
+_SCORE_TOLERANCE = 1e-3
+# Scores may be as small as they like, and are held against themselves; but the summands of a sum may cancel, and a
+# factor of a product may be next to 0, and their roundings stay. So never against less than a share of the request's
+# largest score: this of a product, all of a sum.
+_PRODUCT_SHARE = 1e-3
+# Below it a float32 has fewer digits, and processors may make it 0.
+_LEAST_SCORE = 1e-30
 SIZES = (0, 1, 2, 65, 300)
 # As in serving.signature, which cannot be imported here: it reaches the model's package.
 _RANKING, _COMBINED_SCORE = "ranking", "combined_score"
@@ -55,8 +61,14 @@ def check_signatures(model: SavedModel, version: pathlib.Path) -> Iterator[Findi
         yield found("signature", list(dict.fromkeys(problems)), good, name)
 
 
-def check_reference(model: SavedModel, version: pathlib.Path) -> Iterator[Finding]:
-    """Holds the answers against those that the training model gave to the same requests; a finding a signature."""
+def check_reference(model: SavedModel, version: pathlib.Path, form: str | None) -> Iterator[Finding]:
+    """Holds the answers against those that the training model gave to the same requests; a finding a signature.
+
+    Args:
+        model: Loaded from `version`.
+        version: Folder of the SavedModel.
+        form: of the combined score, as the contract says it; None where there is no contract.
+    """
     check = "training_answers"
     if not (version / REFERENCE_FILE).exists():
         sentence = f"There is nothing to compare with: {REFERENCE_FILE}, which `export` writes, is not there."
@@ -69,6 +81,7 @@ def check_reference(model: SavedModel, version: pathlib.Path) -> Iterator[Findin
         return
     if not logs:
         yield Finding(check, "", "failed", f"{REFERENCE_FILE} holds no answer to compare with.")
+    share = _PRODUCT_SHARE if form == "weighted_product" else 1.0
     for log in logs:
         name = log.request.model_spec.signature_name or DEFAULT_SIGNATURE
         largest, problems = 0.0, []
@@ -80,19 +93,20 @@ def check_reference(model: SavedModel, version: pathlib.Path) -> Iterator[Findin
                 if alias not in answers:
                     problems.append(f"`{name}` does not answer `{alias}`, which the training model did")
                     continue
-                difference = _difference(decode(answers[alias]), decode(tensor))
-                largest = max(largest, difference)
-                tolerance = _SCORE_TOLERANCE if alias == _COMBINED_SCORE else TOLERANCE
+                is_score = alias == _COMBINED_SCORE
+                tolerance, relative = (_SCORE_TOLERANCE, "relative") if is_score else (TOLERANCE, "relative above 1")
+                difference = _difference(decode(answers[alias]), decode(tensor), share if is_score else None)
+                largest = max(largest, difference / tolerance)
                 if not difference <= tolerance:
                     problems.append(
                         f"`{alias}` of `{name}` differs from the training model's by {difference:.2g}, and may by "
-                        f"{tolerance:g} (relative above 1)"
+                        f"{tolerance:g} ({relative})"
                     )
         except _FAILURES as error:
             problems.append(f"`{name}` cannot answer what the training model answered: {_brief(error)}")
         good = (
             f"`{name}` answers as the training model, to {TOLERANCE:g} (relative above 1; the combined score to "
-            f"{_SCORE_TOLERANCE:g}); the largest difference is {largest:.2g}."
+            f"{_SCORE_TOLERANCE:g} of itself); the largest difference is {largest:.2g} of what it may be."
         )
         yield found(check, problems, good, name)
 
@@ -195,17 +209,27 @@ def _wrong_outputs(signature: Any, outputs: dict[str, Array], rows: int | None, 
         order, scores = outputs[_RANKING], outputs[_COMBINED_SCORE]
         if order.dtype.kind not in "iu" or sorted(order.reshape(-1).tolist()) != list(range(scores.size)):
             yield f"`{_RANKING}` does not name each candidate once"
-        elif (scores[order][1:] > scores[order][:-1] + TOLERANCE * np.maximum(1.0, np.abs(scores[order][1:]))).any():
+        elif _rises(scores[order]):
             yield f"`{_RANKING}` does not order the candidates by `{_COMBINED_SCORE}`, best first"
 
 
-def _difference(received: Array, expected: Array) -> float:
-    """Absolute for probabilities, relative for values in seconds; infinite where they cannot be compared."""
+def _rises(scores: Array) -> bool:
+    # The order comes from the score's logarithm or from the score itself, so that only roundings can be out of order.
+    return bool((scores[1:] > scores[:-1] + np.maximum(TOLERANCE * np.abs(scores[1:]), _LEAST_SCORE)).any())
+
+
+def _difference(received: Array, expected: Array, share: float | None) -> float:
+    """The largest difference in parts of the value, or of 1 where that is more; infinite where they cannot be compared.
+
+    With `share`, of that share of the request's largest value instead of 1.
+    """
     if received.shape != expected.shape or received.dtype != expected.dtype:
         return float("inf")
     if expected.dtype.kind != "f":
         return 0.0 if (received == expected).all() else float("inf")
-    return float(np.max(np.abs(received - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0))
+    sizes = np.abs(expected)
+    least = 1.0 if share is None else max(share * np.max(sizes, initial=0.0), _LEAST_SCORE)
+    return float(np.max(np.abs(received - expected) / np.maximum(sizes, least), initial=0.0))
 
 
 def _brief(error: Exception) -> str:

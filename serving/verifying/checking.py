@@ -55,10 +55,15 @@ def check(
         yield Finding("loads", "", "ok", f"TensorFlow {library}'s C++ loader takes it, from another folder too.")
         try:
             yield from check_signatures(model, moved)
-            yield from check_reference(model, moved)
+            yield from check_reference(model, moved, _form(graph))
             yield check_warm_up(model, moved)
         finally:
             model.close()
+
+
+def _form(graph: Graph) -> str | None:
+    score = (graph.contract() or {}).get("combined_score")
+    return score.get("form") if isinstance(score, dict) else None
 
 
 def _against_previous(graph: Graph, previous: pathlib.Path | None, allow_breaking: bool) -> Finding:

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from serving.native_session import registered_kernels, registered_ops
 from serving.protos import DT_STRING, SignatureDef, TensorProto
 from serving.protos.schema import build_messages
-from serving.tensor_codec import decode
+from serving.tensor_codec import Array, decode
 from serving.verifying.finding import Finding, found
 
 # TensorFlow's own messages that the server has no need of; `bytes` stands for messages that are parsed when looked at.
@@ -232,9 +232,11 @@ def _is_set(attr: Any) -> bool:
 def _paths(graph: Graph) -> Iterator[str]:
     for node in graph.all_nodes():
         if node.op == "Const" and node.attr["dtype"].type == DT_STRING:
-            for path in map(os.fsdecode, filter(_MAY_BE_PATH.match, _strings(node))):
-                # Values of a vocabulary may begin with a slash as well; what is there on this machine is a path.
-                if not path.startswith("/") or os.path.exists(path):
+            values = _values(node)
+            for path in map(os.fsdecode, filter(_MAY_BE_PATH.match, values.reshape(-1).tolist())):
+                # Values of a vocabulary, which is a vector, may be addresses or begin with a slash as well; what is
+                # there on this machine is a path.
+                if os.path.exists(path) if path.startswith("/") else values.ndim == 0:
                     yield f"The constant {node.name} holds a path outside of the version's folder, {path}"
     for asset in graph.assets:
         if os.path.isabs(asset) or ".." in pathlib.PurePath(asset).parts:
@@ -249,4 +251,8 @@ def _links(version: pathlib.Path) -> Iterator[str]:
 
 
 def _strings(node: Any) -> list[bytes]:
-    return decode(TensorProto.FromString(node.attr["value"].tensor)).reshape(-1).tolist()
+    return _values(node).reshape(-1).tolist()
+
+
+def _values(node: Any) -> Array:
+    return decode(TensorProto.FromString(node.attr["value"].tensor))

@@ -21,6 +21,9 @@ from serving.verifying import isolated
 from serving.verifying.finding import Finding
 from serving.versions import version_folders
 
+# Minutes at most for the largest models; what takes longer waits for something that does not come.
+_LIMIT_SECONDS = 1800.0
+
 
 def verify(
     version: pathlib.Path,
@@ -49,19 +52,32 @@ def verify(
     }
     # -I and -S: no variable of the environment and no .pth file brings anything in. What the process leaves in its
     # temporary folder goes even when it crashes.
-    with tempfile.TemporaryDirectory(prefix="mmoe_ranker_verify_") as scratch:
-        done = subprocess.run(
+    with (
+        tempfile.TemporaryDirectory(prefix="mmoe_ranker_verify_") as scratch,
+        subprocess.Popen(
             [sys.executable, "-I", "-S", isolated.__file__, json.dumps(order)],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env=os.environ | {"TMPDIR": scratch},
-            check=False,
-        )
-    findings = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
-    if done.returncode != 0:
-        findings.append(_ended(done, findings))
+        ) as process,
+    ):
+        try:
+            answered, said = process.communicate(timeout=_LIMIT_SECONDS)
+            how = _end(process.returncode)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            answered, said = process.communicate()
+            how = f"had not ended after {_LIMIT_SECONDS:g} s, and was killed,"
+        except BaseException:  # an interrupt: no process is left behind
+            process.kill()
+            raise
+    # A process that was killed may have been writing a line.
+    findings = [Finding(**json.loads(line)) for line in answered.splitlines(keepends=True) if line.endswith("\n")]
+    if how:
+        findings.append(_ended(how, said, findings))
     return findings
 
 
@@ -131,9 +147,13 @@ def _installed_tensorflow() -> pathlib.Path:
     return pathlib.Path(spec.origin).parent
 
 
-def _ended(done: subprocess.CompletedProcess[str], findings: list[Finding]) -> Finding:
+def _end(status: int) -> str:
+    if status == 0:
+        return ""
+    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _ended(how: str, said: str, findings: list[Finding]) -> Finding:
     after = f"after the check `{findings[-1].name}`" if findings else "before the first check"
-    status = done.returncode
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-    return Finding("isolation", "", "failed", f"The process that checks ended {how} {after}; it said: {said[0][:300]}")
+    last = said.strip().splitlines()[-1:] or ["nothing"]
+    return Finding("isolation", "", "failed", f"The process that checks {how} {after}; it said: {last[0][:300]}")

@@ -142,6 +142,30 @@ def test_values_that_only_look_like_paths_and_assets_are_none(tmp_path: Path) ->
     assert failed(version) == {}
 
 
+def test_addresses_are_values_in_a_vocabulary_and_lead_out_where_they_stand_alone(tmp_path: Path) -> None:
+    addresses = ["gs://bucket/cats.mp4", "s3://bucket/dogs.mp4", "file:///cats.mp4"]
+    vocabulary = tf.lookup.KeyValueTensorInitializer(tf.constant(addresses), tf.range(3, dtype=tf.int64))
+    one = tf.lookup.KeyValueTensorInitializer(tf.constant(addresses[:1]), tf.zeros(1, tf.int64))
+    tables = [tf.lookup.StaticHashTable(each, -1) for each in (vocabulary, one)]
+
+    def plant(click: tf.Tensor) -> tf.Tensor:
+        known = [table.lookup(tf.constant("phone")) for table in tables]
+        return click + 0.0 * tf.cast(tf.add_n(known), tf.float32)
+
+    scorer = Scorer(plant)
+    scorer.tables = tables  # what a module does not hold is not saved
+    assert failed(publish(tmp_path / "1", scorer)) == {}
+
+    def read(click: tf.Tensor) -> tf.Tensor:
+        return tf.cond(
+            tf.size(click) < 0, lambda: click + tf.strings.to_number(tf.io.read_file(addresses[0])), lambda: click
+        )
+
+    found = planted(tmp_path / "alone", plant=read)
+    assert set(found) == {"relocatable"}
+    assert found["relocatable"].endswith("holds a path outside of the version's folder, gs://bucket/cats.mp4.")
+
+
 def test_a_link_and_an_asset_that_lead_out(version: Path, tmp_path: Path) -> None:
     outside = shutil.move(version / "variables" / "variables.index", tmp_path / "elsewhere.index")
     (version / "variables" / "variables.index").symlink_to(outside)
@@ -275,6 +299,58 @@ def test_a_ranking_that_is_no_order_of_the_scores(version: Path) -> None:
     found = failed(version)
     assert "`ranking` does not order the candidates by `combined_score`, best first" in found["signature (rank)"]
     assert "`combined_score` of `rank` differs from the training model's" in found["training_answers (rank)"]
+
+
+def test_an_order_of_small_scores_that_is_none(tmp_path: Path) -> None:
+    # Clicks in the order of another score, all of them smaller than what scores near 1 may differ by.
+    version = publish(tmp_path / "1", Scorer(lambda click: click * 1e-7))
+
+    def spoil(saved_model: saved_model_pb2.SavedModel) -> None:
+        outputs = saved_model.meta_graphs[0].signature_def["rank"].outputs
+        outputs["combined_score"].name = outputs["click"].name
+
+    assert "signature (rank)" not in failed(version)
+    rewrite(version, spoil)
+    assert "`ranking` does not order the candidates by `combined_score`" in failed(version)["signature (rank)"]
+
+
+def _clicks(*factors: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Scales the clicks of the recorded request, candidate by candidate, and no others."""
+    return lambda click: tf.cond(tf.size(click) == len(factors), lambda: click * tf.constant(factors), lambda: click)
+
+
+@pytest.mark.parametrize(
+    ("form", "factors", "told", "differs"),
+    [
+        ("weighted_product", [2e-5] * 4, [1.0] * 4, False),
+        ("weighted_product", [2e-5] * 4, [0.0] * 4, True),
+        ("weighted_product", [2e-5] * 4, [1.0, 1.0, 1.0, 0.5], True),
+        ("weighted_product", [2e-5] * 4, [1.0, 1.0, 1.0, 0.9995], False),
+        # One small score among large ones.
+        ("weighted_product", [1.0, 1.0, 1.0, 4.4e-6], [1.0, 1.0, 1.0, 0.5], True),
+        # Of a sum it is what summands left that cancel.
+        ("weighted_sum", [1.0, 1.0, 1.0, 4.4e-6], [1.0, 1.0, 1.0, 0.5], False),
+        ("weighted_sum", [2e-5] * 4, [1.0, 1.0, 1.0, 0.5], True),
+        # Less than a processor may make 0.
+        ("weighted_product", [1e-39] * 4, [0.0] * 4, False),
+    ],
+)
+def test_small_scores_are_held_against_themselves(
+    tmp_path: Path, form: str, factors: list[float], told: list[float], differs: bool
+) -> None:
+    scorer = Scorer(_clicks(*factors), contract=CONTRACT | {"combined_score": {"form": form}})
+    version = publish(tmp_path / "1", scorer)
+    answers = expected_answers()
+    answers["click"] = [click * factor for click, factor in zip(answers["click"], factors, strict=True)]
+    scores = zip(answers["combined_score"], factors, told, strict=True)
+    answers["combined_score"] = [score * factor * wrong for score, factor, wrong in scores]
+    write_records(version, ANSWERS, [prediction_log(answers, hour=HOUR, duration=DURATIONS)])
+    found = failed(version)
+    assert set(found) == ({"training_answers (rank)"} if differs else set())
+    if differs:
+        sentence = found["training_answers (rank)"]
+        assert sentence.startswith("`combined_score` of `rank` differs from the training model's by ")
+        assert sentence.endswith(", and may by 0.001 (relative).")
 
 
 def test_answers_that_are_not_the_training_models(version: Path) -> None:
