@@ -12,6 +12,7 @@ import click
 
 from mmoe_ranker.cli.options import FOLDER, allow_breaking_option, check_json_path, json_option, write_json
 from mmoe_ranker.cli.terminal import elapsed, fail
+from mmoe_ranker.errors import InputError
 
 if TYPE_CHECKING:
     from serving.verifying.finding import Finding
@@ -26,7 +27,8 @@ _WIDTH = 110
     "--tensorflow-versions",
     metavar="VERSIONS",
     default="",
-    help="Also run it on the C++ library of these, as 2.19,2.20; fetched from PyPI once.",
+    help="Also run it on the C++ library of these, as 2.19,2.20; `previous` for the two before the installed one. "
+    "Fetched from PyPI once.",
 )
 @allow_breaking_option
 @json_option
@@ -38,6 +40,7 @@ def verify(
     MODEL_DIR is a folder of versions, or one of them.
     """
     check_json_path(json_path)
+    from serving.verifying.finding import Finding
     from serving.verifying.libraries import library_of, versions_of
     from serving.verifying.verification import verify as verify_version
     from serving.verifying.verification import versions_to_compare
@@ -47,7 +50,13 @@ def verify(
     with elapsed("verify"):
         findings = {"": verify_version(folder, previous, allow_breaking)}
         for other in others:
-            findings[other] = verify_version(folder, previous, tensorflow=library_of(other))
+            try:
+                place = library_of(other)
+            except (InputError, OSError) as error:
+                # What the others found is not lost for it, and no version is to blame.
+                findings[other] = [Finding("library", "", "skipped", str(error))]
+            else:
+                findings[other] = verify_version(folder, previous, tensorflow=place)
     document = [
         {"tensorflow": library or "installed", **dataclasses.asdict(finding)}
         for library, found in findings.items()
@@ -62,6 +71,10 @@ def verify(
     if failed:
         names = ", ".join(f"{finding.name}{f' on {library}' if library else ''}" for library, finding in failed)
         fail(f"{len(failed)} check(s) failed: {names}.", 2)
+    missing = [library for library, found in findings.items() if any(each.check == "library" for each in found)]
+    if missing:
+        # Asked for and not done must not look like passed.
+        fail(f"Nothing failed, but it was not run on TensorFlow {', '.join(missing)}.", 2)
 
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Literal, TypeAlias
 
 Status: TypeAlias = Literal["ok", "failed", "skipped"]
-STATUSES: tuple[Status, ...] = ("ok", "failed", "skipped")
 
 
 @dataclasses.dataclass(frozen=True)

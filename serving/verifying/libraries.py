@@ -6,6 +6,7 @@ will do.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -24,16 +25,20 @@ _LIBRARY = re.compile(r"tensorflow/libtensorflow_(cc|framework)[^/]*")
 
 
 def versions_of(text: str) -> list[str]:
-    """The versions of `--tensorflow-versions`, in their order.
+    """The versions of `--tensorflow-versions`, in their order; `previous` are the two minors before the installed one.
 
     Raises:
         InputError: one is not a version.
     """
+    if text == "previous":
+        major, minor = _installed().split(".")[:2]
+        return [f"{major}.{int(minor) - back}" for back in (1, 2)]
     versions = [part.strip() for part in text.split(",")] if text else []
     for version in versions:
         if not re.fullmatch(r"2\.\d+(\.\d+)?", version):
             raise InputError(
-                f"`--tensorflow-versions` must name versions such as 2.20 or 2.19.1, with commas. Received: {text!r}."
+                "`--tensorflow-versions` must be `previous`, or name versions such as 2.20 or 2.19.1, with commas. "
+                f"Received: {text!r}."
             )
     return versions
 
@@ -60,6 +65,14 @@ def library_of(version: str) -> pathlib.Path:
             if not (kept / "tensorflow").is_dir():  # else another process was here first
                 raise
     return kept / "tensorflow"
+
+
+def _installed() -> str:
+    # The distribution may be tensorflow-cpu too; to import the package for its version would take seconds.
+    distributions = importlib.metadata.packages_distributions().get("tensorflow")
+    if not distributions:
+        raise InputError("TensorFlow must be installed to verify an export. Received: no package `tensorflow`.")
+    return importlib.metadata.version(distributions[0])
 
 
 def _download(version: str, folder: pathlib.Path) -> pathlib.Path:

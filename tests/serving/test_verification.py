@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
+from mmoe_ranker.cli.verify import verify as verify_command
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.export import export
-from serving.verifying import isolated
+from serving.verifying import isolated, libraries, verification
 from serving.verifying.checking import check
+from serving.verifying.finding import Finding, Status
 from serving.verifying.libraries import library_of, versions_of
 from serving.verifying.verification import gate, verify, versions_to_compare
 from tests.conftest import TinyWorld
@@ -87,6 +92,29 @@ def test_a_version_that_crashes_the_library_is_a_finding(tmp_path: Path, monkeyp
     assert "The process that checks ended by SIGABRT after the check `signature (contract)`" in last.sentence
 
 
+def test_a_check_that_never_ends_is_a_finding(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = tmp_path / "waiting.py"
+    waiting.write_text(
+        "import json, sys, time\n"
+        "print(json.dumps(dict(check='loads', about='', status='ok', sentence='It loads.')))\n"
+        "print('{\"check\": \"signa', end='', flush=True)\n"
+        "print('Reading.', file=sys.stderr, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setattr(isolated, "__file__", str(waiting))
+    monkeypatch.setattr(verification, "_LIMIT_SECONDS", 4.0)
+    started = time.monotonic()
+    assert verify(models / "1", None) == [
+        Finding("loads", "", "ok", "It loads."),
+        Finding(
+            *("isolation", "", "failed"),
+            "The process that checks had not ended after 4 s, and was killed, after the check `loads`; it said: "
+            "Reading.",
+        ),
+    ]
+    assert time.monotonic() - started < 60.0
+
+
 def test_what_ops_print_is_no_finding(tmp_path: Path) -> None:
     def plant(click: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([tf.print("clicks", click, output_stream=sys.stdout)]):
@@ -140,9 +168,20 @@ def test_which_version_is_meant(models: Path, tmp_path: Path) -> None:
 def test_which_libraries_are_meant() -> None:
     assert versions_of("") == []
     assert versions_of("2.19, 2.20.0") == ["2.19", "2.20.0"]
-    for text in ("2", "1.15", "2.19;2.20", "2.19,", "latest"):
-        with pytest.raises(InputError, match=r"`--tensorflow-versions` must name versions such as 2.20"):
+    major, minor = map(int, tf.__version__.split(".")[:2])
+    assert versions_of("previous") == [f"{major}.{minor - 1}", f"{major}.{minor - 2}"]
+    for text in ("2", "1.15", "2.19;2.20", "2.19,", "latest", "previous,2.19"):
+        with pytest.raises(
+            InputError, match=r"must be `previous`, or name versions such as 2.20 or 2.19.1.*Received: '"
+        ):
             versions_of(text)
+
+
+def test_the_versions_before_none() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "packages_distributions", dict)
+        with pytest.raises(InputError, match=r"TensorFlow must be installed .*Received: no package `tensorflow`\."):
+            versions_of("previous")
 
 
 def test_a_library_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +193,39 @@ def test_a_library_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "cache" / "mmoe_ranker").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ("ok", "Nothing failed, but it was not run on TensorFlow 2.20."),
+        ("failed", "1 check(s) failed: loads."),
+    ],
+)
+def test_the_command_keeps_what_it_found_where_a_library_cannot_be_fetched(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Status, sentence: str
+) -> None:
+    def refuse(version: str) -> Path:
+        raise InputError(f"TensorFlow {version} must be one that pip can download. Received: none.")
+
+    monkeypatch.setattr(verification, "verify", lambda *_, **__: [Finding("loads", "", found, "As it is.")])
+    monkeypatch.setattr(libraries, "library_of", refuse)
+    report = tmp_path / "report.json"
+    arguments = [str(models), "--tensorflow-versions", "2.20", "--json", str(report)]
+    done = CliRunner().invoke(verify_command, arguments)
+    assert (done.exit_code, done.stderr) == (2, f"mmoe-ranker: {sentence}\n")
+    assert f"  {found:8}loads: As it is.\n" in done.stdout
+    assert "  skipped library: TensorFlow 2.20 must be one that pip can download." in done.stdout
+    assert json.loads(report.read_text(encoding="utf-8"))["findings"] == [
+        {"tensorflow": "installed", "check": "loads", "about": "", "status": found, "sentence": "As it is."},
+        {
+            **{"tensorflow": "2.20", "check": "library", "about": "", "status": "skipped"},
+            "sentence": "TensorFlow 2.20 must be one that pip can download. Received: none.",
+        },
+    ]
+
+
 @pytest.mark.slow
 def test_the_libraries_of_the_two_versions_before(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    major, minor = map(int, tf.__version__.split(".")[:2])
-    for version in (f"{major}.{minor - 1}", f"{major}.{minor - 2}"):
+    for version in versions_of("previous"):
         try:
             library = library_of(version)
         except InputError as error:
