@@ -26,7 +26,7 @@ from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.tensorflow_loading import load_tensorflow
 from mmoe_ranker.whole_folder import writing_whole
 
-_FORMAT = "mmoe_ranker evaluation 1"
+_FORMAT = "mmoe_ranker evaluation 2"
 _FOLDER = "evaluations"
 _PREDICTIONS = "predictions.parquet"
 _REPORT = "report.json"
