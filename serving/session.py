@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.native_session import NativeLibraryError, NativeSession
+from serving.native_library import NativeLibraryError
+from serving.native_session import NativeSession
 from serving.protos import MetaGraphDef
 from serving.python_session import PythonSession
 from serving.status import StatusError

@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-from serving.native_session import NativeLibraryError, library_version
+from serving.native_library import NativeLibraryError, library_version
 from serving.session import SavedModel
 from serving.status import StatusError
 from serving.verifying.answers import check_reference, check_signatures, check_warm_up

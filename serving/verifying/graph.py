@@ -19,7 +19,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from serving.native_session import registered_kernels, registered_ops
+from serving.native_library import registered_kernels, registered_ops
 from serving.protos import DT_STRING, SignatureDef, TensorProto
 from serving.protos.schema import build_messages
 from serving.tensor_codec import Array, decode

@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from serving import native_session
+from serving import native_library
 from serving.native_session import NativeSession, NativeTensor
 from serving.protos import MetaGraphDef
 
@@ -37,8 +37,8 @@ class BareSession:
 
     def run(self) -> None:
         """Runs once; the outputs are freed unread."""
-        library = native_session._library()
-        with native_session._Status() as status:
+        library = native_library.library()
+        with native_library.Status() as status:
             library.TF_SessionRun(
                 *(self._session._session, None, self._inputs, self._values, len(self._inputs)),
                 *(self._outputs, self._results, len(self._outputs), None, 0, None, status),

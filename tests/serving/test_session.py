@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving import native_session, session
-from serving.native_session import NativeLibraryError, NativeSession
+from serving import native_library, session
+from serving.native_library import NativeLibraryError
+from serving.native_session import NativeSession
+from serving.protos import RunOptions
 from serving.python_session import PythonSession
 from serving.session import SavedModel, open_session
 from serving.status import StatusError
@@ -104,9 +107,34 @@ def test_native_session_needs_no_python_tensorflow(exports):
     assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("export", "signature", "beside"), [("ranker_with_contract", "contract", -1), ("two", "constant", 0)]
+)
+def test_runs_side_by_side_keep_to_their_threads_but_for_loops(exports, monkeypatch, export, signature, beside):
+    model = SavedModel(NativeSession(exports / export))
+    pools = []
+    library = native_library.library()
+    run = library.TF_SessionRun
+
+    def run_with_another_beside(session, options, *arguments):
+        pools.append(RunOptions.FromString(options.data).inter_op_thread_pool)
+        if len(pools) == 1:
+            other = threading.Thread(target=model.run, args=(signature, {}))
+            other.start()
+            other.join()
+        run(session, options, *arguments)
+
+    monkeypatch.setattr(library, "TF_SessionRun", run_with_another_beside)
+    model.run(signature, {})
+    model.run(signature, {})
+    assert pools == [0, beside, 0]
+    monkeypatch.undo()
+    model.close()
+
+
 def test_fallback_where_the_library_cannot_be_used(exports, monkeypatch):
-    monkeypatch.setattr(native_session, "_LIBRARY_NAMES", ("libmissing.so",))
-    native_session._library.cache_clear()
+    monkeypatch.setattr(native_library, "_LIBRARY_NAMES", ("libmissing.so",))
+    native_library.library.cache_clear()
     try:
         with pytest.raises(NativeLibraryError, match=r"none of libmissing\.so lies in"):
             NativeSession(exports / "two")
@@ -114,4 +142,4 @@ def test_fallback_where_the_library_cannot_be_used(exports, monkeypatch):
         assert isinstance(opened, session.PythonSession)
         opened.close()
     finally:
-        native_session._library.cache_clear()
+        native_library.library.cache_clear()
