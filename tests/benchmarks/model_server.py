@@ -83,8 +83,13 @@ def messages(config: Config, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "rank": _message("rank", {name: values[:1] if name in context else values for name, values in raw.items()}),
         "serving_default": _message("serving_default", raw),
-        "serving_examples": _message("serving_examples", {"examples": np.array(examples, object)}),
+        "serving_examples": examples_message(examples),
     }
+
+
+def examples_message(examples: list[bytes]) -> Any:
+    """Serialized tf.Examples as a PredictRequest."""
+    return _message("serving_examples", {"examples": np.array(examples, object)})
 
 
 def _message(signature: str, inputs: dict[str, np.ndarray]) -> Any:

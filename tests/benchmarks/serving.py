@@ -5,6 +5,8 @@ Where a benchmark is run on two models, the ratio is that of the model with the 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -22,14 +24,18 @@ from tqdm import tqdm
 from mmoe_ranker.config import Config
 from serving.client import RankingClient
 from serving.protos import PredictRequest, PredictResponse
+from serving.signature import COMBINED_SCORE
+from serving.tensor_codec import Array, decode
 from serving.versions import State
 from tests.benchmarks.bare_session import BareSession
+from tests.benchmarks.echo_server import echo_call
 from tests.benchmarks.model_server import (
     MODELS,
     SIGNATURES,
     ServerProcess,
     build_examples,
     draw_request,
+    examples_message,
     messages,
     publish,
 )
@@ -53,39 +59,77 @@ def _models(tiny: bool) -> list[str]:
 
 def rank_vs_examples(tiny: bool) -> list[Measurement]:
     """Requests a second that the server answers, by signature, with all else the same."""
+    sizes = {}
+
+    def sides(config: Config, server: ServerProcess) -> dict[str, Callable[[], object]]:
+        sent = messages(config, draw_request(config, _CANDIDATES))
+        bytes_sent = {name: sent[name].SerializeToString() for name in ("rank", "serving_examples")}
+        sizes.update({name: len(message) for name, message in bytes_sent.items()})
+        return {name: functools.partial(server.predict(), message) for name, message in bytes_sent.items()}
+
+    measurement = _compare_rates("rank_vs_examples", tiny, _THREADS, sides)
+    note = (
+        f"{measurement.note}; {sizes['rank']:,} bytes a request against {sizes['serving_examples']:,}, "
+        f"names of 8 to 11 characters; {_THREADS} clients that send messages made beforehand"
+    )
+    return [dataclasses.replace(measurement, note=note)]
+
+
+def caller_vs_examples(tiny: bool) -> list[Measurement]:
+    """Requests a second of one caller that has a request's values and wants the ranking, by signature."""
+    with contextlib.ExitStack() as clients:
+
+        def sides(config: Config, server: ServerProcess) -> dict[str, Callable[[], object]]:
+            client = clients.enter_context(RankingClient(server.target))
+            predict = server.predict(PredictRequest.SerializeToString, PredictResponse.FromString)
+            request = draw_request(config, _CANDIDATES)
+
+            def by_examples() -> Array:
+                outputs = predict(examples_message(build_examples(config, request))).outputs
+                answered = {alias: decode(tensor) for alias, tensor in outputs.items()}
+                return np.argsort(-answered[COMBINED_SCORE], kind="stable")
+
+            assert (client.rank_arrays(request).order == by_examples()).all()
+            return {"rank": lambda: client.rank_arrays(request), "examples": by_examples}
+
+        measurement = _compare_rates("caller_vs_examples", tiny, 1, sides)
+    note = (
+        f"{measurement.note}; `RankingClient.rank_arrays` against building {_CANDIDATES} tf.Examples, calling "
+        f"`serving_examples` and sorting, one request after another, from plain values to numpy arrays"
+    )
+    return [dataclasses.replace(measurement, note=note)]
+
+
+def _compare_rates(
+    name: str, tiny: bool, callers: int, sides: Callable[[Config, ServerProcess], dict[str, Callable[[], object]]]
+) -> Measurement:
+    """Of two ways to ask, on each model: requests a second by so many callers, each of which asks one by one."""
     duration, rounds = (0.1, 1) if tiny else (1.5, 5)
     found, notes = [], []
     for model in _models(tiny):
         config, models, _ = _published(model)
         with ServerProcess(models) as server:
-            sent = messages(config, draw_request(config, _CANDIDATES))
-            bytes_sent = {name: message.SerializeToString() for name, message in sent.items()}
-            sides = {
-                name: functools.partial(_requests_a_second, server.predict(), bytes_sent[name], duration)
-                for name in ("rank", "serving_examples")
+            rates = {
+                side: functools.partial(_requests_a_second, request, duration, callers)
+                for side, request in sides(config, server).items()
             }
-            rate = medians(in_turn("rank_vs_examples", rounds, sides))
-            found.append((rate["rank"], rate["serving_examples"]))
-            notes.append(f"{model} {rate['rank']:.0f} against {rate['serving_examples']:.0f}")
+            found.append(tuple(medians(in_turn(name, rounds, rates)).values()))
+            notes.append(f"{model} {found[-1][0]:.0f} against {found[-1][1]:.0f}")
     ours, theirs = min(found, key=lambda pair: pair[0] / pair[1])
-    note = (
-        f"{'; '.join(notes)}; {len(bytes_sent['rank']):,} bytes a request against "
-        f"{len(bytes_sent['serving_examples']):,}; {_THREADS} clients that send messages made beforehand; medians of "
-        f"{rounds} rounds of {duration} s in turn"
-    )
-    return [Measurement("rank_vs_examples", ours, theirs, "requests/s", note)]
+    note = f"{'; '.join(notes)}; medians of {rounds} rounds of {duration} s in turn"
+    return Measurement(name, ours, theirs, "requests/s", note)
 
 
-def _requests_a_second(predict: Callable[[bytes], bytes], message: bytes, duration: float) -> float:
+def _requests_a_second(request: Callable[[], object], duration: float, callers: int) -> float:
     answered = itertools.count()
     started = time.perf_counter()
 
     def ask() -> None:
         while time.perf_counter() - started < duration:
-            predict(message)
+            request()
             next(answered)
 
-    threads = [threading.Thread(target=ask) for _ in range(_THREADS)]
+    threads = [threading.Thread(target=ask) for _ in range(callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -132,29 +176,37 @@ def client_vs_examples(tiny: bool) -> list[Measurement]:
 
 
 def overhead(tiny: bool) -> list[Measurement]:
-    """Latency of `rank` over gRPC, one request at a time, against the session run inside it."""
+    """Latency of `rank` over gRPC, one request at a time, against the session run inside it; and that of gRPC alone."""
     count = 10 if tiny else 1000
-    percentiles: dict[str, dict[int, tuple[float, float]]] = {}
+    percentiles: dict[str, dict[int, tuple[float, ...]]] = {}
     for model in _models(tiny):
         config, models, _ = _published(model)
         with ServerProcess(models) as server:
             message = messages(config, draw_request(config, _CANDIDATES))["rank"]
             predict = server.predict(PredictRequest.SerializeToString, PredictResponse.FromString)
             session = BareSession(next(models.iterdir()), message)
-            for _ in range(3 if tiny else 50):
-                predict(message)
-                session.run()
-            ask = functools.partial(predict, message)
-            sides = {"grpc": functools.partial(seconds, ask), "bare": functools.partial(seconds, session.run)}
-            taken = in_turn("overhead", count, sides)
+            with echo_call(predict(message).ByteSize()) as echo:
+                actions = {
+                    "rank": functools.partial(predict, message),
+                    "session": session.run,
+                    "echo": functools.partial(echo, message.SerializeToString()),
+                }
+                for _ in range(3 if tiny else 50):
+                    for action in actions.values():
+                        action()
+                sides = {name: functools.partial(seconds, action) for name, action in actions.items()}
+                taken = in_turn("overhead", count, sides)
             session.close()
-        of = {name: np.percentile(np.multiply(1e3, values), [50, 99]) for name, values in taken.items()}
-        percentiles[model] = {50: (of["grpc"][0], of["bare"][0]), 99: (of["grpc"][1], of["bare"][1])}
+        of = np.percentile(np.multiply(1e3, [taken[name] for name in sides]), [50, 99], axis=1)
+        percentiles[model] = {50: tuple(of[0]), 99: tuple(of[1])}
     measured = []
     for percentile in (50, 99):
         both = {model: figures[percentile] for model, figures in percentiles.items()}
-        ours, bare = max(both.values(), key=lambda pair: pair[0] / pair[1])
-        parts = "; ".join(f"{model} {grpc:.2f} against {run:.2f}" for model, (grpc, run) in both.items())
+        ours, bare, _ = max(both.values(), key=lambda three: three[0] / three[1])
+        parts = "; ".join(
+            f"{model} {rank:.2f} against {run:.2f}, messages of that size sent to and fro and not read {echo:.2f}"
+            for model, (rank, run, echo) in both.items()
+        )
         note = (
             f"{parts}; from message to parsed answer over gRPC against TF_SessionRun in this process on tensors parsed "
             f"beforehand, one at a time; p{percentile} of {count} of each in turn"
@@ -204,4 +256,4 @@ def _first_requests(version: Path, message: Any, follow: int) -> tuple[float, fl
             return start, seconds(ask), steady
 
 
-BENCHMARKS = (rank_vs_examples, client_vs_examples, overhead, first_request)
+BENCHMARKS = (rank_vs_examples, caller_vs_examples, client_vs_examples, overhead, first_request)

@@ -28,7 +28,7 @@ def ranking_config(
     model: dict[str, Any],
     **training: Any,
 ) -> Config:
-    """Hashed categorical features `c0`, `c1`, ... and numeric ones `n0`, `n1`, ..., and four binary objectives.
+    """Hashed categorical features `category_0`, ... and numeric ones `number_0`, ..., and four binary objectives.
 
     Args:
       context: how many categorical and how many numeric features are given once a request.
@@ -43,9 +43,9 @@ def ranking_config(
         first, first_numeric = (0, 0) if side == "context" else context
         for index in range(first, first + categorical):
             table = {"kind": "categorical", "buckets": rows[index], "dim": dim}
-            features.append({"name": f"c{index}", "side": side, **table})
+            features.append({"name": f"category_{index}", "side": side, **table})
         for index in range(first_numeric, first_numeric + numeric):
-            features.append({"name": f"n{index}", "side": side, "kind": "numeric"})
+            features.append({"name": f"number_{index}", "side": side, "kind": "numeric"})
     objectives = [
         {"name": name, "family": "engagement", "kind": "binary", "event": name}
         for name in ("click", "watch", "like", "save")
@@ -53,7 +53,7 @@ def ranking_config(
     return parse_config(
         {
             "name": "benchmark",
-            "item_key": f"c{context[0]}",
+            "item_key": f"category_{context[0]}",
             "features": features,
             "objectives": objectives,
             "model": model,

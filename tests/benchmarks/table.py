@@ -21,7 +21,14 @@ NAMES = {
     ),
     "metrics": ("metrics_vs_sorts", "bootstrap_vs_evaluation"),
     "pipeline": ("pipeline_jsonl", "pipeline_parquet", "pipeline_two_workers", "pipeline_scaling"),
-    "serving": ("rank_vs_examples", "client_vs_examples", "overhead_p50", "overhead_p99", "first_request"),
+    "serving": (
+        "rank_vs_examples",
+        "caller_vs_examples",
+        "client_vs_examples",
+        "overhead_p50",
+        "overhead_p99",
+        "first_request",
+    ),
 }
 
 
