@@ -28,19 +28,18 @@ def labelled_groups(labels, groups):
     return sorted({g for y, g in zip(labels, groups, strict=True) if not math.isnan(y)})
 
 
-def naive_group_auc(labels, scores, groups, weight):
-    total = total_weight = 0.0
+def naive_group_auc(labels, scores, groups):
+    total = num_rows = 0.0
     counted = 0
     for group in labelled_groups(labels, groups):
         inside = (groups == group) & ~np.isnan(labels)
         positives = int(labels[inside].sum())
         negatives = int(inside.sum()) - positives
         if positives and negatives:
-            share = {"impressions": positives + negatives, "pairs": positives * negatives, "groups": 1}[weight]
-            total += share * roc_auc_score(labels[inside], scores[inside])
-            total_weight += share
+            total += inside.sum() * roc_auc_score(labels[inside], scores[inside])
+            num_rows += inside.sum()
             counted += 1
-    return (total / total_weight if counted else NAN), counted, len(labelled_groups(labels, groups))
+    return (total / num_rows if counted else NAN), counted, len(labelled_groups(labels, groups))
 
 
 def list_ndcg(gains, k):
@@ -76,12 +75,12 @@ def naive_ranking(list_metric, labels, scores, requests, k):
 
 
 @settings(deadline=None)
-@given(columns(st.sampled_from([0.0, 1.0, NAN]), TIED, GROUPS), st.sampled_from(["impressions", "pairs", "groups"]))
-def test_group_auc_equals_a_loop_over_groups(rows, weight):
+@given(columns(st.sampled_from([0.0, 1.0, NAN]), TIED, GROUPS))
+def test_group_auc_equals_a_loop_over_groups(rows):
     if not len(rows[0]):
         return
-    found = metrics.group_auc(*rows, weight=weight)
-    value, counted, total = naive_group_auc(*rows, weight)
+    found = metrics.group_auc(*rows)
+    value, counted, total = naive_group_auc(*rows)
     np.testing.assert_allclose(found.value, value)
     assert (found.groups_counted, found.groups_total) == (counted, total)
     assert found.groups.tolist() == labelled_groups(rows[0], rows[2])
@@ -112,7 +111,7 @@ def test_groups_of_every_type_mean_the_same(kind):
     groups = rng.integers(0, 5, 60)
     labels, scores = rng.integers(0, 2, 60), rng.uniform(size=60)
     found = metrics.group_auc(labels, scores, groups.astype(kind))
-    assert found.value == pytest.approx(naive_group_auc(labels.astype(float), scores, groups, "impressions")[0])
+    assert found.value == pytest.approx(naive_group_auc(labels.astype(float), scores, groups)[0])
     assert sorted(int(group) for group in found.groups) == [0, 1, 2, 3, 4]
 
 
@@ -223,7 +222,6 @@ def test_no_row_is_nan_and_wrong_columns_are_refused(metric):
         (lambda: metrics.mrr([1], [1], [1], k=2.5), r"`k` must be an integer of at least 1\. Received: 2\.5\."),
         (lambda: metrics.recall([1], [1], [1], k=True), r"`k` must be an integer of at least 1\. Received: True\."),
         (lambda: metrics.ndcg([-1], [1], [1]), r"`labels` must hold finite numbers of at least 0\. Received: -1\.0 .*"),
-        (lambda: metrics.group_auc([1], [1], [1], "rows"), r"`weight` must be one of .*\. Received: 'rows'\."),
         (lambda: metrics.bootstrap_interval([1], 0, level=1.0), r"`level` must be above 0 .*\. Received: 1\.0\."),
         (lambda: metrics.bootstrap_interval([1], 0, num_replicates=0), r"A bootstrap must .*\. Received: 1 and 0\."),
         (lambda: metrics.bootstrap_interval([1, 2], 0, weights=[1]), r"`sample_weights` must have .*\[1\]\."),

@@ -48,17 +48,17 @@ def auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None =
 
 def auc_of(rows: SortedRows) -> float:
     """`auc` of rows that are sorted already, in one segment."""
-    return float(segment_auc(rows)[0][0])
+    return float(segment_auc(rows)[0])
 
 
-def segment_auc(rows: SortedRows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def segment_auc(rows: SortedRows) -> NDArray[np.float64]:
     """AUC inside each segment of sorted rows; `auc` is the case of one segment.
 
     Args:
         rows: binary labels, S segments.
 
     Returns:
-        Areas [S], NaN where a segment lacks a class, and the weight of the pairs [S] that each one compared.
+        [S], NaN where a segment lacks a class.
     """
     positives = run_sums(rows.labels if rows.weights is None else rows.labels * rows.weights, rows.ties)  # [R]
     totals = run_sizes(rows.ties, len(rows)) if rows.weights is None else run_sums(rows.weights, rows.ties)
@@ -72,7 +72,7 @@ def segment_auc(rows: SortedRows) -> tuple[NDArray[np.float64], NDArray[np.float
     all_negatives = run_sums(negatives, first_run)
     won = run_sums(until, first_run) - before * all_negatives  # [S]
     pairs = run_sums(positives, first_run) * all_negatives
-    return np.divide(won, pairs, out=np.full(len(pairs), math.nan), where=pairs > 0), pairs
+    return np.divide(won, pairs, out=np.full(len(pairs), math.nan), where=pairs > 0)
 
 
 def pr_auc(labels: ArrayLike, scores: ArrayLike, sample_weights: ArrayLike | None = None) -> float:

@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics.classification import segment_auc
 from mmoe_ranker.metrics.rows import labelled_rows
 from mmoe_ranker.metrics.sorted_rows import SortedRows
 from mmoe_ranker.metrics.tied_runs import run_sizes, run_sums
-
-GROUP_WEIGHTS = ("impressions", "pairs", "groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +60,11 @@ def group_auc(
     labels: ArrayLike,
     scores: ArrayLike,
     groups: ArrayLike,
-    weight: str = "impressions",
     sample_weights: ArrayLike | None = None,
 ) -> GroupedMetric:
     """AUC inside each group, averaged; groups of one class are skipped.
 
-        GAUC = sum_g weight_g AUC_g / sum_g weight_g
+        GAUC = sum_g weight_g AUC_g / sum_g weight_g,  weight_g the number (or sum of weights) of its labelled rows
 
     See "Deep Interest Network for Click-Through Rate Prediction" by Zhou et al. (https://arxiv.org/abs/1706.06978).
 
@@ -80,17 +76,15 @@ def group_auc(
         labels: [N], 0, 1 or NaN.
         scores: [N], any scale.
         groups: [N], users, requests, ...: numbers (NaN for none) or strings; in any order.
-        weight: A group's weight: "impressions" (labelled rows, or the sum of their sample weights), "pairs" (of a
-            positive and a negative) or "groups" (1 each).
         sample_weights: [N], or None for 1 each.
 
     Returns:
         Value, groups that counted, groups in all.
 
     Raises:
-        InputError: on shapes that differ, values out of range, an unknown weight.
+        InputError: on shapes that differ, values out of range.
     """
-    return _auc_by_group(labels, scores, groups, "groups", weight, sample_weights)
+    return _auc_by_group(labels, scores, groups, "groups", sample_weights)
 
 
 def auc_within(
@@ -114,23 +108,18 @@ def auc_within(
     Raises:
         InputError: on shapes that differ and values out of range.
     """
-    return _auc_by_group(labels, scores, positions, "positions", "impressions", sample_weights)
+    return _auc_by_group(labels, scores, positions, "positions", sample_weights)
 
 
-def group_auc_of(rows: SortedRows, groups: ArrayLike, weight: str = "impressions") -> GroupedMetric:
+def group_auc_of(rows: SortedRows, groups: ArrayLike) -> GroupedMetric:
     """`group_auc` of rows that are sorted within their groups already.
 
     Args:
         rows: M of N rows, with binary labels.
         groups: [N], as the caller names them.
-        weight: As in `group_auc`.
     """
-    areas, pairs = segment_auc(rows)
-    if weight == "pairs":
-        weights = pairs
-    elif weight == "groups":
-        weights = np.ones(len(areas))
-    elif rows.weights is None:
+    areas = segment_auc(rows)
+    if rows.weights is None:
         weights = run_sizes(rows.segments, len(rows)).astype(np.float64)
     else:
         weights = run_sums(rows.weights, rows.segments)
@@ -147,13 +136,10 @@ def _auc_by_group(
     scores: ArrayLike,
     groups: ArrayLike,
     groups_name: str,
-    weight: str,
     sample_weights: ArrayLike | None,
 ) -> GroupedMetric:
-    if weight not in GROUP_WEIGHTS:
-        raise InputError(f"`weight` must be one of {', '.join(GROUP_WEIGHTS)}. Received: {weight!r}.")
     names = ("labels", "scores", groups_name)
     rows = labelled_rows(labels, scores, sample_weights, groups, label_kind="binary", names=names)
     if not len(rows):
         return GroupedMetric(np.asarray(groups)[:0], np.empty(0), np.empty(0))
-    return group_auc_of(SortedRows.best_first(rows).within(groups), groups, weight)
+    return group_auc_of(SortedRows.best_first(rows).within(groups), groups)
