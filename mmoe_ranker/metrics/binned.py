@@ -2,8 +2,6 @@
 
 Rows are only counted, in batches of any size and order, so memory does not grow with them. Inside a bin the order is
 not known; the bound is what any order could change, worked out from the counts, so it holds for every set of rows.
-
-Shapes: K bins.
 """
 
 from __future__ import annotations

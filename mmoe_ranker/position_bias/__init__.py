@@ -19,7 +19,6 @@ from mmoe_ranker.position_bias.em import examination_by_prediction
 from mmoe_ranker.position_bias.interventions import (
     Examination,
     Interventions,
-    adjacent_chain,
     all_pairs,
     examination_of,
     natural_interventions,
@@ -38,7 +37,6 @@ __all__ = [
     "PositionCalibration",
     "PositionOverlap",
     "PositionRates",
-    "adjacent_chain",
     "all_pairs",
     "calibration_by_position",
     "examination",

@@ -11,7 +11,7 @@ the weights being those of Mantel & Haenszel. Over all pairs of positions at onc
 
 is largest: Bradley-Terry, which is what the AllPairs likelihood becomes for rare clicks when its nuisance, the items'
 mean relevance r_kk', is maximised out. See "Estimating Position Bias without Intrusive Interventions" by Agarwal et
-al., WSDM 2019 (https://doi.org/10.1145/3289600.3291017), on both AdjacentChain and AllPairs.
+al., WSDM 2019 (https://doi.org/10.1145/3289600.3291017), on AllPairs.
 
 It rests on this: which impressions of an item stand higher has nothing to do with how relevant it is *to them*. Whoever
 compares within a context (the query, the device) needs less of that; a ranker that knows its users still breaks it, and
@@ -201,22 +201,6 @@ def _pairs(
         num_items=len(np.unique(item[stands])),
         sums=sums.reshape(blocks, count, count),
     )
-
-
-def adjacent_chain(sums: Floats) -> Floats:
-    """AdjacentChain: the product of the ratios between neighbours, from the first position on.
-
-    Args:
-      sums: [..., P, P], C of the module's formula.
-
-    Returns:
-      [..., P], 1 at the first position, NaN from where neighbours have no item in common or no click.
-    """
-    place = np.arange(sums.shape[-1] - 1)
-    upper, lower = sums[..., place, place + 1], sums[..., place + 1, place]
-    ratios = np.divide(lower, upper, out=np.full_like(lower, np.nan), where=upper > 0)
-    first = np.ones((*sums.shape[:-2], 1))
-    return np.concatenate([first, np.cumprod(ratios, axis=-1)], axis=-1)
 
 
 def all_pairs(sums: Floats, start: Floats | None = None) -> Floats:
