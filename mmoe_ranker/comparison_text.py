@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mmoe_ranker.comparison import LEAST_LABELS, SAME, Comparison, SliceMove, Verdict
+from mmoe_ranker.json_numbers import without_nan
 from mmoe_ranker.metrics import PairedDifference
 from mmoe_ranker.text_table import difference, number, table
 
@@ -119,5 +119,4 @@ def _slice_document(move: SliceMove) -> dict[str, Any]:
 
 
 def _values(found: PairedDifference) -> dict[str, float | None]:
-    values = zip(("a", "b", "difference", "low", "high"), found, strict=True)
-    return {name: None if math.isnan(value) else value for name, value in values}
+    return without_nan(dict(zip(("a", "b", "difference", "low", "high"), found, strict=True)))

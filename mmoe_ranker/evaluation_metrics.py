@@ -50,6 +50,7 @@ from mmoe_ranker.evaluation_objectives import (
 from mmoe_ranker.evaluation_rows import EvaluationRows
 from mmoe_ranker.evaluation_statistics import Statistics, Units
 from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.json_numbers import without_nan
 from mmoe_ranker.metrics.bootstrap import Path
 from mmoe_ranker.metrics.rows import labelled_rows
 from mmoe_ranker.predictions import Everything, Predictions
@@ -89,7 +90,7 @@ def evaluate(predictions: Predictions, config: Config) -> dict[str, Any]:
     if units is not None:
         report["intervals"] = intervals
         report["bootstrap"] = {**bootstrap.model_dump(), "units": units.number}
-    return _without_nan(report | {"notes": notes})
+    return without_nan(report | {"notes": notes})
 
 
 def _tell_everything(report: dict[str, Any], everything: Everything, notes: list[str]) -> None:
@@ -282,11 +283,3 @@ def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-
-def _without_nan(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_nan(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_nan(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node

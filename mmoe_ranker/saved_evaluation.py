@@ -24,7 +24,7 @@ from mmoe_ranker.config_loading import load_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.tensorflow_loading import load_tensorflow
-from mmoe_ranker.whole_folder import writing_whole
+from mmoe_ranker.whole_files import writing_whole
 
 _FORMAT = "mmoe_ranker evaluation 2"
 _FOLDER = "evaluations"

@@ -33,12 +33,11 @@ from mmoe_ranker.evaluation_metrics import evaluate
 from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.training import train
-from mmoe_ranker.tuning_search import ChoiceParameter, FloatParameter, MedianPruning, Search, metric_at, probes
+from mmoe_ranker.tuning_search import REASON, ChoiceParameter, FloatParameter, MedianPruning, Search, metric_at, probes
 from mmoe_ranker.workdir import CONFIG, examples_digest
 
 STUDY = "study.db"
 TRIALS = "trials"
-REASON = "reason"
 
 # Never the test split: what was chosen on it could no longer be judged by it.
 _SPLIT = "validation"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from mmoe_ranker import tuning_plots
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, override_config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.tuning_search import ChoiceParameter, Search
+from mmoe_ranker.tuning_search import REASON, ChoiceParameter, Search
+from mmoe_ranker.whole_files import writing_whole_file
 
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
 
 
-def write_report(study: optuna.Study, config: Config, search: Search, folder: Path, reason: str = "reason") -> str:
+def write_report(study: optuna.Study, config: Config, search: Search, folder: Path) -> str:
     """Writes `trials.csv`, `best.yaml` (`best_<trial>.yaml` each where several are best) and `plots/` into a folder.
 
     Args:
@@ -32,7 +32,6 @@ def write_report(study: optuna.Study, config: Config, search: Search, folder: Pa
       config: that it varied.
       search: what it varied.
       folder: of the study.
-      reason: user attribute that says why a trial failed.
 
     Returns:
       The table: best first, or the trials that no other beats in all directions.
@@ -40,8 +39,8 @@ def write_report(study: optuna.Study, config: Config, search: Search, folder: Pa
     Raises:
       InputError: no trial has finished with a value.
     """
-    rows = list(_rows(study, search, reason))
-    _write(folder / "trials.csv", lambda file: _write_csv(file, rows))
+    rows = list(_rows(study, search))
+    _write_csv(folder / "trials.csv", rows)
     best = best_trials(study)
     if not best:
         last = rows[-1]["reason"] if rows else "no trial"
@@ -50,7 +49,8 @@ def write_report(study: optuna.Study, config: Config, search: Search, folder: Pa
         stale.unlink()
     for trial in best:
         name = "best.yaml" if len(search.directions) == 1 else f"best_{trial.number:04d}.yaml"
-        _write(folder / name, functools.partial(_write_config, override_config(config, overrides_of(trial, search))))
+        with writing_whole_file(folder / name) as beside:
+            beside.write_text(dump_config(override_config(config, overrides_of(trial, search))), encoding="utf-8")
     write_plots(study, search, folder / "plots")
     return _table(study, search, rows, best)
 
@@ -118,11 +118,12 @@ def _importances(study: optuna.Study, place: int) -> dict[str, float]:
 
 
 def _draw(file: Path, figure: Figure) -> None:
-    _write(file, lambda beside: figure.savefig(beside, dpi=120, format="png"))
+    with writing_whole_file(file) as beside:
+        figure.savefig(beside, dpi=120, format="png")
     plt.close(figure)
 
 
-def _rows(study: optuna.Study, search: Search, reason: str) -> Iterator[dict[str, Any]]:
+def _rows(study: optuna.Study, search: Search) -> Iterator[dict[str, Any]]:
     for trial in study.get_trials(deepcopy=False, states=tuple(_STATES)):
         values = (
             trial.values if trial.state == TrialState.COMPLETE and trial.values else [None] * len(search.directions)
@@ -134,25 +135,15 @@ def _rows(study: optuna.Study, search: Search, reason: str) -> Iterator[dict[str
             **{key: trial.params.get(key) for key in search.parameters},
             "passes_reported": len(trial.intermediate_values),
             "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
-            "reason": trial.user_attrs.get(reason, ""),
+            "reason": trial.user_attrs.get(REASON, ""),
         }
 
 
 def _write_csv(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as out:
+    with writing_whole_file(file) as beside, beside.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["trial"])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _write_config(config: Config, file: Path) -> None:
-    file.write_text(dump_config(config), encoding="utf-8")
-
-
-def _write(file: Path, write: Callable[[Path], Any]) -> None:
-    beside = file.with_name(f".{file.name}.tmp")
-    write(beside)
-    beside.replace(file)
 
 
 def _best_first(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

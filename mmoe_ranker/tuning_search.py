@@ -23,6 +23,9 @@ from mmoe_ranker.config_fields import Frozen
 from mmoe_ranker.config_loading import parse_mapping, validated
 from mmoe_ranker.errors import InputError
 
+REASON = "reason"
+"""A trial's user attribute that says why it failed."""
+
 
 class _Range(Frozen):
     low: float

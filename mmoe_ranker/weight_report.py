@@ -16,9 +16,10 @@ import yaml
 from mmoe_ranker import weight_plots
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.json_numbers import without_nan
 from mmoe_ranker.text_table import difference, number, table
 from mmoe_ranker.weight_search import CURRENT, Point, WeightSearch
-from mmoe_ranker.whole_folder import writing_whole
+from mmoe_ranker.whole_files import writing_whole
 
 _DOCUMENT = "score_weights.json"
 
@@ -165,7 +166,7 @@ def search_document(search: WeightSearch, split: str, checked: Mapping[str, Mapp
         "impressions": search.impressions,
         "requests": search.requests,
         "level": search.level,
-        "terms": {name: _without_nan(effect._asdict()) for name, effect in search.effects.items()},
+        "terms": {name: without_nan(effect._asdict()) for name, effect in search.effects.items()},
         "lower_is_better": [name for name, sign in search.signs.items() if sign < 0],
         "tried": len(search.weights),
         "front": int(search.front.sum()),
@@ -178,9 +179,9 @@ def _points(search: WeightSearch, points: Mapping[str, Point]) -> dict[str, Any]
     return {
         name: {
             "weights": dict(zip(search.score.objectives, point.weights.tolist(), strict=True)),
-            f"ndcg@{search.k}": _without_nan(point.ndcg),
+            f"ndcg@{search.k}": without_nan(point.ndcg),
             "gains": {
-                label: _without_nan(dict(zip(("gain", "low", "high"), interval, strict=True)))
+                label: without_nan(dict(zip(("gain", "low", "high"), interval, strict=True)))
                 for label, interval in point.gains.items()
             },
         }
@@ -206,7 +207,3 @@ def _directions(search: WeightSearch) -> str:
     return ", ".join(
         f"NDCG of {name}" + (" (less is better)" if sign < 0 else "") for name, sign in search.signs.items()
     )
-
-
-def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -28,6 +28,7 @@ from mmoe_ranker.dataset import SUMMARY, missing_features, serialized_examples, 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.statistics import STATISTICS, Statistics
+from mmoe_ranker.whole_files import writing_whole_file
 
 CONFIG = "config.yaml"
 SAMPLE = "sample.tfrecord"
@@ -157,9 +158,8 @@ class Workdir:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Says that the training is done; the last thing it does."""
-        beside = self.path / f".{RESULT}.tmp"
-        beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        beside.replace(self.path / RESULT)
+        with writing_whole_file(self.path / RESULT) as file:
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     def build_ranker(self, precision: str = "float32") -> Ranker:
         """A ranker with its variables made, those of the loss too, but not trained.

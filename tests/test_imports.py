@@ -30,14 +30,15 @@ ALLOWED = {
     "config_features": {"config_fields", "config_tables"},
     "score_weights": _LEAVES | {"combined_score", "metrics"},
     "text_table": set(),
+    "json_numbers": set(),
     "weight_plots": set(),
     "weight_search": _DATA | {"metrics", "combined_score", "predictions", "request_sample", "score_weights"},
-    "weight_report": _CONFIG | {"text_table", "weight_plots", "weight_search", "whole_folder"},
+    "weight_report": _CONFIG | {"json_numbers", "text_table", "weight_plots", "weight_search", "whole_files"},
     "config": _CONFIG,
     "config_checks": _CONFIG,
     "config_loading": _CONFIG,
     "config_matching": _CONFIG,
-    "simulation": _LEAVES,
+    "simulation": _LEAVES | {"whole_files"},
     "statistics": _LEAVES,
     "examples": _CONFIG,
     "example_encoding": _DATA,
@@ -56,7 +57,7 @@ ALLOWED = {
     "model": _DATA | _PARTS | {"replicas", "precision"},
     "dataset": _DATA | {"layers", "features"},
     "optimizers": _MODEL,
-    "workdir": _MODEL,
+    "workdir": _MODEL | {"whole_files"},
     "training_progress": _TRAINING,
     "training_callbacks": _TRAINING | {"training_progress"},
     "expert_history": _TRAINING | {"metrics", "training_progress"},
@@ -72,12 +73,12 @@ ALLOWED = {
     "evaluation_text": {"text_table"},
     "predictions": _DATA | {"metrics"},
     "bounded_predictions": _DATA | {"metrics", "predictions"},
-    "position_bias": _DATA | {"metrics", "predictions"},
+    "position_bias": _DATA | {"json_numbers", "metrics", "predictions"},
     "evaluation_rows": _DATA | {"metrics", "predictions"},
     "evaluation_statistics": {"metrics"},
     "evaluation_objectives": {"metrics", "evaluation_rows", "evaluation_statistics"},
     "evaluation_metrics": _DATA
-    | {"metrics", "combined_score", "predictions"}
+    | {"metrics", "combined_score", "json_numbers", "predictions"}
     | {"evaluation_rows", "evaluation_statistics", "evaluation_objectives"},
     "evaluation": _TRAINING
     | {"metrics", "predictions", "bounded_predictions", "evaluation_rows", "evaluation_metrics", "saved_evaluation"},
@@ -85,24 +86,24 @@ ALLOWED = {
     "pairing": _DATA | {"metrics", "predictions", "request_sample", "saved_evaluation"},
     "comparison": _DATA
     | {"combined_score", "evaluation_metrics", "evaluation_rows", "metrics", "pairing", "saved_evaluation"},
-    "comparison_text": {"comparison", "metrics", "text_table"},
-    "whole_folder": set(),
-    "saved_evaluation": _CONFIG | {"predictions", "evaluation", "tensorflow_loading", "whole_folder"},
+    "comparison_text": {"comparison", "json_numbers", "metrics", "text_table"},
+    "whole_files": set(),
+    "saved_evaluation": _CONFIG | {"predictions", "evaluation", "tensorflow_loading", "whole_files"},
     "serving_signatures": _TRAINING | {"combined_score"},
     "export": _TRAINING | {"serving_signatures", "combined_score"},
     "describe": _MODEL | {"serving_signatures"},
     "tuning_search": _CONFIG,
     "tuning": _TRAINING | {"training", "evaluation", "evaluation_metrics", "predictions", "tuning_search"},
     "tuning_plots": set(),
-    "tuning_report": _CONFIG | {"tuning_search", "tuning_plots"},
+    "tuning_report": _CONFIG | {"tuning_search", "tuning_plots", "whole_files"},
     "plots": _LEAVES | {"metrics", "position_bias"},
     "report": _CONFIG
     | {"examples", "metrics", "combined_score", "predictions", "saved_evaluation", "position_bias", "weight_search"}
-    | {"plots"},
+    | {"json_numbers", "plots", "whole_files"},
     "demo": _DATA | {"dataset", "layers", "features"},
 }
 # `tensorflow_loading` imports TensorFlow when it is called: `score` does so in the worker.
-LIGHT = _DATA | {"metrics", "combined_score", "simulation", "position_bias", "tensorflow_loading"}
+LIGHT = _DATA | {"metrics", "combined_score", "simulation", "position_bias", "tensorflow_loading", "whole_files"}
 
 
 def _imports(file: Path) -> set[str]:

@@ -18,7 +18,7 @@ from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics import expert_health
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.saved_evaluation import load_evaluation, save_evaluation
-from mmoe_ranker.whole_folder import writing_whole
+from mmoe_ranker.whole_files import writing_whole
 
 
 def _predictions(count: int, seed: int = 0) -> Predictions:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.whole_files import writing_whole_file
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -93,6 +94,5 @@ def check_json_path(path: Path | None) -> None:
 def write_json(document: Any, path: Path | None) -> None:
     """Writes the document where `--json` says, whole or not at all; nowhere without it."""
     if path is not None:
-        beside = path.with_name(f".{path.name}.tmp")
-        beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        with writing_whole_file(path) as file:
+            file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

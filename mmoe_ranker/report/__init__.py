@@ -20,11 +20,12 @@ from mmoe_ranker.report.document import Finding, Section
 from mmoe_ranker.report.explorer_section import explorer_section
 from mmoe_ranker.report.gates_section import gates_section
 from mmoe_ranker.report.metrics_section import metrics_section, slices_section
-from mmoe_ranker.report.page import render, write_page
+from mmoe_ranker.report.page import render
 from mmoe_ranker.report.position_section import position_section
 from mmoe_ranker.report.summary_section import summary_section
 from mmoe_ranker.report.training_section import read_curves, training_section
 from mmoe_ranker.saved_evaluation import CONFIG, RESULT, SUMMARY, SavedEvaluation, load_evaluation
+from mmoe_ranker.whole_files import writing_whole_file
 
 __all__ = ["write_report"]
 
@@ -65,7 +66,8 @@ def write_report(workdir: Path, split: str, examples: Path | None, out: Path) ->
         data_section(summary, f"There is no data summary: the examples hold no {SUMMARY}. Received: {str(folder)!r}."),
         Section("config", "Config", ["The config that trained, every key with its value."], text=dump_config(config)),
     ]
-    write_page(render(config.name, f"Report on the {split} split", sections), out)
+    with writing_whole_file(out) as file:
+        file.write_text(render(config.name, f"Report on the {split} split", sections), encoding="utf-8")
     return problem
 
 

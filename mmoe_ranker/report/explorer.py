@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmoe_ranker.combined_score import EPSILON
 from mmoe_ranker.config import Config
 from mmoe_ranker.examples import REQUEST_ID
+from mmoe_ranker.json_numbers import without_nan
 from mmoe_ranker.metrics import group_codes
 from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.weight_search import WeightSearch, search_weights
@@ -100,7 +101,7 @@ class Explorer:
                 for place, name in enumerate(names)
             ],
             "sweep": [
-                {"weights": weights, "ndcg": [None if np.isnan(value) else value for value in values]}
+                {"weights": weights, "ndcg": without_nan(values)}
                 for weights, values in zip(
                     self.search.weights.tolist(),
                     np.stack([ndcg.get(name, nothing) for name in names], axis=1).tolist(),

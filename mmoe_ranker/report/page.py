@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -36,13 +35,6 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         css=_file("style.css"),
         javascript=_file("page.js") + _file("explorer.js"),
     )
-
-
-def write_page(html: str, out: Path) -> None:
-    """Writes the page whole or not at all."""
-    beside = out.with_name(f".{out.name}.tmp")
-    beside.write_text(html, encoding="utf-8")
-    beside.replace(out)
 
 
 def _prose(text: str) -> Markup:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,7 @@ from mmoe_ranker.simulation.population import SECONDS_A_DAY, Floats, Ints, Video
 from mmoe_ranker.simulation.requests import hour_of
 from mmoe_ranker.simulation.world import World
 from mmoe_ranker.simulation.world_config import COUNTRIES, DEVICES, START_TIMESTAMP, TOPICS
+from mmoe_ranker.whole_files import writing_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,28 +57,13 @@ def write_logs(logs: SimulatedLogs, folder: str | os.PathLike[str]) -> None:
         ) from None
     target = Path(folder)
     _check_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        beside.chmod(0o755)  # mkdtemp gives the folder to its owner alone
+    with writing_whole(target) as beside:
         _write_impressions_json(logs, beside / "impressions.jsonl")
         _write_feedback_json(logs, beside / "feedback.jsonl")
         _write_impressions_parquet(logs, beside / "impressions.parquet")
         _write_feedback_parquet(logs, beside / "feedback.parquet")
         (beside / "truth").mkdir()
         _write_truth(logs, beside / "truth")
-        _put_in_place(beside, target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
-def _put_in_place(beside: Path, target: Path) -> None:
-    retired = beside.with_name(beside.name + ".replaced")
-    if target.exists():
-        os.rename(target, retired)
-    os.rename(beside, target)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _check_replaceable(target: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.whole_files import writing_whole
 
 
 def read_raw(folder: Path, file: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -96,15 +95,6 @@ def write_logs(impressions: pd.DataFrame, feedback: pd.DataFrame, out: Path) -> 
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"The output must be a new or empty folder. Received: {str(out)!r}, which exists.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.parent / f".{out.name}-{uuid.uuid4().hex}"
-    beside.mkdir()
-    try:
+    with writing_whole(out) as folder:
         for name, frame in (("impressions", impressions), ("feedback", feedback)):
-            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), beside / f"{name}.parquet")
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), folder / f"{name}.parquet")

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from mmoe_ranker import metrics
 from mmoe_ranker.cli import cli
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.report.page import write_page
 from tests.report.conftest import Written
 from tests.report.worlds import HOSTILE, LENGTH, evaluation_in, report_config, report_predictions, with_labels
 
@@ -186,12 +185,16 @@ def test_no_summary_and_no_logs_are_said(written: Written, tmp_path: Path) -> No
     )
 
 
-def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    write_page("old", file)
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workdir = evaluation_in(tmp_path / "world", report_config(), report_predictions()).workdir
+    file = workdir / "report.html"
+    file.write_text("old", encoding="utf-8")
+    before = sorted(workdir.iterdir())
+    monkeypatch.setattr("mmoe_ranker.report.render", lambda *_: "new \udcff")
     with pytest.raises(UnicodeEncodeError):
-        write_page("new \udcff", file)
+        CliRunner().invoke(cli, ["report", "--workdir", str(workdir)], catch_exceptions=False)
     assert file.read_text(encoding="utf-8") == "old"
+    assert sorted(workdir.iterdir()) == before
 
 
 def test_the_folder_of_the_page_must_exist(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A folder that appears complete, or not at all, and takes the place of an earlier one."""
+"""Folders and files that appear complete, or not at all, and take the place of earlier ones."""
 
 from __future__ import annotations
 
@@ -28,3 +28,18 @@ def writing_whole(folder: Path) -> Iterator[Path]:
         written.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_whole_file(file: Path) -> Iterator[Path]:
+    """Gives a file to write, which takes the place of `file` when the block ends, and goes if it raises.
+
+    Args:
+        file: What to write, in a folder that exists.
+    """
+    beside = file.with_name(f".{file.name}.tmp")
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
