@@ -8,7 +8,7 @@
   confounding    how far the order that was shown follows relevance
   propensity     NDCG with clicks weighed by the inverse of their examination
   calibration    predictions against rates, position by position
-  report         all of these on the predictions of one split
+  report         all of these on the predictions of one split, of its positioned_rows
 
 Formulas are numpy on arrays; a label of NaN is missing, a position below 1 is unknown.
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,29 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.examples import ITEM_ID, REQUEST_ID
-from mmoe_ranker.metrics import group_codes
+from mmoe_ranker.json_numbers import without_nan
 from mmoe_ranker.position_bias.calibration import PositionCalibration, calibration_by_position
 from mmoe_ranker.position_bias.confounding import order_agreement
 from mmoe_ranker.position_bias.em import examination_by_prediction
-from mmoe_ranker.position_bias.interventions import Examination, examination_of, natural_interventions
+from mmoe_ranker.position_bias.interventions import Examination
 from mmoe_ranker.position_bias.learned import learned_curves
-from mmoe_ranker.position_bias.overlap import (
-    PositionOverlap,
-    click_objective,
-    grouping_features,
-    identifiability,
-)
+from mmoe_ranker.position_bias.overlap import click_objective, identifiability
+from mmoe_ranker.position_bias.positioned_rows import POSITION, PositionedRows
 from mmoe_ranker.position_bias.propensity import CLIP, inverse_propensity_ndcg
 from mmoe_ranker.position_bias.rates import PositionRates, rates_by_position
 from mmoe_ranker.predictions import Predictions
 
-POSITION = "position"
 COMPARABLE = 0.9
 """Share of the clicks at positions that natural interventions reach, from which on they are the propensities."""
 MOST_GROUPS = 8
 """The largest groups that get a curve of their own."""
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def position_bias_report(
@@ -92,7 +83,7 @@ def position_bias_report(
         )
     else:
         notes.append("There is no learned bias: the model has no shallow tower.")
-    rows = _Rows.of(predictions, config, objective, notes)
+    rows = PositionedRows.of(predictions, config, objective, notes)
     if rows is None:
         return report
     report["groups"] = list(rows.features)
@@ -100,7 +91,7 @@ def position_bias_report(
     if report["learned"] is not None:
         report["learned"] = [row for row in report["learned"] if row["position"] in report["positions"]]
     report["rates"] = _rates(rows)
-    report["confounding"] = _numbers(order_agreement(rows.missing, rows.positions, rows.requests)._asdict())
+    report["confounding"] = without_nan(order_agreement(rows.missing, rows.positions, rows.requests)._asdict())
     if rows.seen is None:
         notes.append("There are no predictions with the position seen: the model knows no bias feature.")
     report["calibration"] = {
@@ -123,78 +114,7 @@ def position_bias_report(
     return report
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """The impressions that have a position and a label; M of them.
-
-    Attributes:
-      features: the names of what `groups` are values of.
-      groups: [M], text.
-      missing: [M], predictions with bias features missing; `seen` with them, or None.
-    """
-
-    features: tuple[str, ...]
-    groups: NDArray[np.str_]
-    labels: NDArray[np.float64]
-    positions: NDArray[np.int64]
-    requests: NDArray[Any]
-    items: NDArray[Any]
-    missing: NDArray[np.float64]
-    seen: NDArray[np.float64] | None
-
-    @classmethod
-    def of(cls, predictions: Predictions, config: Config, objective: str, notes: list[str]) -> _Rows | None:
-        """None, with a sentence in `notes`, where there is no such impression."""
-        positions = predictions.columns.get(POSITION)
-        if positions is None or not np.issubdtype(positions.dtype, np.integer):
-            notes.append("Position bias was not measured: the config has no feature `position` with a `size`.")
-            return None
-        labels = predictions.labels[objective]
-        kept = (positions >= 1) & ~np.isnan(labels)
-        if not kept.any():
-            notes.append(f"Position bias was not measured: no impression has a position and a label of `{objective}`.")
-            return None
-        features = grouping_features(config)
-        if not features and "device" in predictions.columns:
-            features = ("device",)
-        groups = [_texts(predictions.columns[name][kept]) for name in features if name in predictions.columns]
-        joined = groups[0] if groups else np.full(int(kept.sum()), "")
-        for more in groups[1:]:
-            joined = np.char.add(np.char.add(joined, ", "), more)
-        seen = predictions.seen
-        return cls(
-            features=features,
-            groups=joined,
-            labels=labels[kept],
-            positions=positions[kept].astype(np.int64),
-            requests=group_codes(predictions.columns[REQUEST_ID])[kept],
-            items=group_codes(predictions.columns[ITEM_ID])[kept],
-            missing=predictions.predictions[objective][kept],
-            seen=None if seen is None else seen[objective][kept],
-        )
-
-    def of_group(self, group: str) -> _Rows:
-        """The impressions of one group."""
-        kept = self.groups == group
-        columns = {
-            field.name: getattr(self, field.name)[kept]
-            for field in dataclasses.fields(self)
-            if field.name != "features" and getattr(self, field.name) is not None
-        }
-        return dataclasses.replace(self, **columns)
-
-    def intervene(self, outcomes: NDArray[np.float64]) -> Examination:
-        """Examination by natural interventions within groups, of clicks or predictions [M]."""
-        return examination_of(natural_interventions(self.items, self.positions, outcomes, self.groups))
-
-    def overlap(self) -> PositionOverlap:
-        """Items over positions."""
-        codes = [np.unique(column, return_inverse=True)[1].astype(np.uint64) for column in (self.items, self.groups)]
-        # The overlap takes a fair sample of the items by the first bits of what they are called.
-        return PositionOverlap.of(codes[0] * _SPREAD, codes[1], self.positions, self.labels == 1)
-
-
-def _rates(rows: _Rows) -> list[dict[str, Any]]:
+def _rates(rows: PositionedRows) -> list[dict[str, Any]]:
     tables: list[tuple[PositionRates, bool]] = [(rates_by_position(rows.labels, rows.positions, rows.requests), False)]
     if rows.features:
         tables.append((rates_by_position(rows.labels, rows.positions, rows.requests, rows.groups), True))
@@ -216,7 +136,7 @@ def _learned(
 
 
 def _examination(
-    rows: _Rows, by_item: list[dict[str, Any]], notes: list[str]
+    rows: PositionedRows, by_item: list[dict[str, Any]], notes: list[str]
 ) -> tuple[dict[str, Any], NDArray[np.float64], str]:
     """The curves, the propensity of each impression [M], and what that is from."""
     together = rows.intervene(rows.labels)
@@ -270,15 +190,15 @@ def _curve(examination: Examination) -> list[dict[str, Any]]:
     )
 
 
-def _ndcg(rows: _Rows, propensities: NDArray[np.float64], source: str, k: int) -> dict[str, Any]:
+def _ndcg(rows: PositionedRows, propensities: NDArray[np.float64], source: str, k: int) -> dict[str, Any]:
     logged = inverse_propensity_ndcg(rows.labels, rows.missing, rows.requests, np.ones(len(rows.labels)), k, clip=1.0)
     weighed = inverse_propensity_ndcg(rows.labels, rows.missing, rows.requests, propensities, k)
     return {
         "k": k,
         "clip": CLIP,
         "propensities": source,
-        "logged": _numbers(logged._asdict()),
-        "inverse_propensity": _numbers(weighed._asdict()),
+        "logged": without_nan(logged._asdict()),
+        "inverse_propensity": without_nan(weighed._asdict()),
     }
 
 
@@ -297,18 +217,4 @@ def _calibration(calibration: PositionCalibration) -> list[dict[str, Any]]:
 
 def _table(columns: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [_numbers(dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
-def _texts(values: NDArray[Any]) -> NDArray[np.str_]:
-    """A categorical column as it stands in the examples, as text."""
-    if np.issubdtype(values.dtype, np.integer):
-        return values.astype(np.str_)
-    return np.char.decode(values.astype(np.bytes_), "utf-8")
+    return [without_nan(dict(zip(columns, row, strict=True))) for row in rows]
