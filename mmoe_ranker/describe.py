@@ -21,8 +21,6 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # of which tf exports nothing
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import override_config
-from mmoe_ranker.errors import InputError
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.serving_signatures import feature_specs
 from mmoe_ranker.statistics import LabelStatistics, NumericStatistics, Statistics
@@ -102,48 +100,6 @@ def describe(config: Config, statistics: Statistics | None = None) -> Descriptio
             for layer in layers
         ]
     return Description(tuple(layers))
-
-
-def match_multiplications(
-    config: Config, key: str, target: int, statistics: Statistics | None = None, tolerance: float = 0.01
-) -> Config:
-    """Finds the width at which a model costs as much as another, as table 1 compares them.
-
-    Args:
-      config: the model to fit.
-      key: the config key of a width or a number that the cost rises with, such as `model.sharing.units.0`.
-      target: multiplications for one example.
-      statistics: as for `describe`.
-      tolerance: the largest share by which the cost may miss the target.
-
-    Returns:
-      The config with the value of `key` whose cost is nearest to `target`.
-
-    Raises:
-      InputError: no value of `key` comes as near as that.
-    """
-    known = statistics or _made_up_statistics(config, 1)
-    costs: dict[int, int] = {}
-
-    def cost(width: int) -> int:
-        if width not in costs:
-            costs[width] = sum(layer.multiplications for layer in _count(override_config(config, {key: width}), known))
-        return costs[width]
-
-    # Secants, because the cost is a line in most widths, and near to one in the others.
-    earlier, width = 1, 64
-    while cost(width) != cost(earlier):
-        slope = (cost(width) - cost(earlier)) / (width - earlier)
-        earlier, width = width, max(1, round(width + (target - cost(width)) / slope))
-        if width in costs:
-            break
-    best = min(costs, key=lambda width: abs(cost(width) - target))
-    if abs(cost(best) - target) > tolerance * target:
-        raise InputError(
-            f"`{key}` must have a value at which the model takes {target:,} multiplications, to {tolerance:.0%}. "
-            f"Received: {cost(best):,} at {best}, which is nearest."
-        )
-    return override_config(config, {key: best})
 
 
 def format_description(description: Description) -> str:

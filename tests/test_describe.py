@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import override_config, parse_config
-from mmoe_ranker.describe import _multiplications, describe, format_description, match_multiplications
-from mmoe_ranker.errors import InputError
+from mmoe_ranker.describe import _multiplications, describe, format_description
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.statistics import Statistics
 from tests.configs import small_config
@@ -181,18 +179,3 @@ _PRODUCTS: list[tuple[str, Any, int]] = [
     ("other", lambda of, call: tf.nn.softmax(of(2, 3) + of(2, 3)) / of(2, 3), 0),
     ("inside_a_function", lambda of, call: call(of(2, 3), of(3, 5)), 2 * 3 * 5),
 ]
-
-
-@pytest.mark.slow
-def test_models_are_matched_at_equal_multiplications(config: Config, statistics: Statistics) -> None:
-    target = describe(config, statistics).multiplications
-    bottom = override_config(config, {"model.sharing": {"kind": "shared_bottom", "units": [1]}})
-    matched = match_multiplications(bottom, "model.sharing.units.0", target, statistics)
-    # hidden 38 x 16, bottom 16 x U, towers 4 x U x 8, logits 4 x 8, pooling, watch time: solved for U.
-    rest = (_INPUT + 1) * 16 + _OBJECTIVES * 8 + _POOLING + 1
-    assert matched.model.sharing.units == (round((target - rest) / (16 + _OBJECTIVES * 8)),)
-    assert describe(matched, statistics).multiplications == pytest.approx(target, rel=0.01)
-    with pytest.raises(
-        InputError, match=r"`model.sharing.units.0` must have a value at which.*Received: [\d,]+ at 1, "
-    ):
-        match_multiplications(bottom, "model.sharing.units.0", 100, statistics)
