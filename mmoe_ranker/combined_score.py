@@ -24,7 +24,7 @@ EPSILON = 1e-6
 
 FORMS = ("weighted_product", "weighted_sum")
 
-Predictions: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
+Predictions: TypeAlias = Mapping[str, ArrayLike]
 Weights: TypeAlias = ArrayLike | Mapping[str, float] | None
 
 
@@ -201,8 +201,7 @@ class CombinedScore:
         """Scores candidates.
 
         Args:
-            predictions: [N, T] in the order of `objectives`, or a dict that has [N] under each objective's name; other
-                keys are ignored, since a model's outputs have more.
+            predictions: [N] under each objective's name; other keys are ignored, since a model's outputs have more.
             weights: As in `resolve_weights`.
 
         Returns:
@@ -278,22 +277,15 @@ class CombinedScore:
             )
         return vector
 
-    def _columns(self, predictions: Any) -> list[NDArray[np.float64]]:
-        names = ", ".join(self.objectives)
-        if isinstance(predictions, Mapping):
-            if missing := [name for name in self.objectives if name not in predictions]:
-                raise InputError(f"`predictions` must hold every objective of {names}. Received: no {missing[0]!r}.")
-            columns = [_as_floats(predictions[name], name) for name in self.objectives]
-            shapes = [column.shape for column in columns]
-            if len(shapes[0]) != 1 or len(set(shapes)) != 1:
-                raise InputError(f"`predictions` must hold arrays of one shape [N]. Received: shapes {shapes}.")
-            return columns
-        matrix = _as_floats(predictions, "predictions")
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.objectives):
-            raise InputError(
-                f"`predictions` must have a column for each of {names}. Received: shape {list(matrix.shape)}."
-            )
-        return list(matrix.T)
+    def _columns(self, predictions: Predictions) -> list[NDArray[np.float64]]:
+        if missing := [name for name in self.objectives if name not in predictions]:
+            names = ", ".join(self.objectives)
+            raise InputError(f"`predictions` must hold every objective of {names}. Received: no {missing[0]!r}.")
+        columns = [_as_floats(predictions[name], name) for name in self.objectives]
+        shapes = [column.shape for column in columns]
+        if len(shapes[0]) != 1 or len(set(shapes)) != 1:
+            raise InputError(f"`predictions` must hold arrays of one shape [N]. Received: shapes {shapes}.")
+        return columns
 
 
 def _check_names(names: Iterable[str], argument: str, objectives: Sequence[str]) -> None:

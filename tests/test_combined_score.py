@@ -17,6 +17,10 @@ PROBABILITIES = st.floats(0.001, 0.999)
 PREDICTIONS = hnp.arrays(np.float64, st.tuples(st.integers(1, 6), st.just(4)), elements=PROBABILITIES)
 
 
+def by_name(rows, names=NAMES):
+    return dict(zip(names, np.asarray(rows).T, strict=True))
+
+
 @dataclass(frozen=True)
 class Term:
     weight: float
@@ -48,7 +52,9 @@ def naive_score(predictions, score):
 
 @given(PREDICTIONS, scores())
 def test_equals_a_plain_loop(predictions, score):
-    np.testing.assert_allclose(score.score(predictions), naive_score(predictions, score), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        score.score(by_name(predictions)), naive_score(predictions, score), rtol=1e-9, atol=1e-12
+    )
 
 
 @given(PREDICTIONS, scores(), st.integers(0, 3), st.floats(0.001, 0.999))
@@ -57,13 +63,13 @@ def test_moves_with_each_prediction_in_the_direction_of_its_weight(predictions, 
     raised = predictions.copy()
     raised[:, index] = raised_to
     direction = np.sign(score.weights[index]) * (-1 if score.complements[index] else 1)
-    before, after = score.score(predictions), score.score(raised)
+    before, after = score.score(by_name(predictions)), score.score(by_name(raised))
     assert (direction * (after - before) >= -1e-12 * np.abs(before)).all()
 
 
 def test_rises_strictly_with_a_positive_and_falls_with_a_complement():
     score = CombinedScore(("click", "dismiss"), "weighted_product", (0.5, 2.0), (0.0, 0.0), (False, True))
-    base, more_click, more_dismiss = score.score([[0.2, 0.3], [0.21, 0.3], [0.2, 0.31]])
+    base, more_click, more_dismiss = score.score({"click": [0.2, 0.21, 0.2], "dismiss": [0.3, 0.3, 0.31]})
     assert more_dismiss < base < more_click
 
 
@@ -73,12 +79,14 @@ def test_zero_weight_is_no_influence(predictions, score, index, other):
     weights[index] = 0.0
     changed = predictions.copy()
     changed[:, index] = other
-    np.testing.assert_array_equal(score.score(changed, weights), score.score(predictions, weights))
+    changed, before = by_name(changed), by_name(predictions)
+    np.testing.assert_array_equal(score.score(changed, weights), score.score(before, weights))
     assert (score.contributions(changed, weights)[:, index] == 0).all()
 
 
 @given(PREDICTIONS, scores("weighted_product"), st.floats(0.1, 4))
 def test_order_of_a_product_survives_scaling_all_weights(predictions, score, factor):
+    predictions = by_name(predictions)
     scaled_weights = factor * np.array(score.weights)
     log_scores = score.contributions(predictions).sum(axis=1)
     difference = log_scores[:, None] - log_scores[None, :]
@@ -92,7 +100,7 @@ def test_order_of_a_product_survives_scaling_all_weights(predictions, score, fac
 def test_one_term_of_weight_one_is_prediction_plus_offset(probability, offset):
     for form in FORMS:
         score = CombinedScore(("click",), form, (1.0,), (offset,), (False,))
-        assert score.score([[probability]])[0] == pytest.approx(probability + offset, rel=1e-12)
+        assert score.score({"click": [probability]})[0] == pytest.approx(probability + offset, rel=1e-12)
 
 
 def test_hand_computed():
@@ -105,25 +113,25 @@ def test_hand_computed():
     assert product.offsets == (0.0, 1.0, 0.0, 0.0)
     assert product.complements == (False, False, False, True)
     # 0.2 * sqrt(3 + 1) * 0.5 ** 2 = 0.1; like has no term
-    assert product.score([[0.2, 3.0, 0.9, 0.5]])[0] == pytest.approx(0.1)
+    assert product.score(by_name([[0.2, 3.0, 0.9, 0.5]]))[0] == pytest.approx(0.1)
     total = CombinedScore.from_terms(NAMES, "weighted_sum", {"click": Term(2.0), "dismiss": Term(1.0, 0.5, True)})
     # 2 * 0.2 + (1 - 0.5 + 0.5)
-    assert total.score([[0.2, 3.0, 0.9, 0.5]])[0] == pytest.approx(1.4)
+    assert total.score(by_name([[0.2, 3.0, 0.9, 0.5]]))[0] == pytest.approx(1.4)
 
 
 def test_factors_are_floored():
     score = CombinedScore(("watch",), "weighted_product", (1.0,), (0.0,), (False,))
-    assert score.score([[0.0], [-3.0]]) == pytest.approx([1e-6, 1e-6])
+    assert score.score({"watch": [0.0, -3.0]}) == pytest.approx([1e-6, 1e-6])
 
 
 def test_a_missing_number_with_weight_shows():
     score = CombinedScore(("click",), "weighted_product", (1.0,), (0.0,), (False,))
-    assert np.isnan(score.score([[math.nan]])[0])
+    assert np.isnan(score.score({"click": [math.nan]})[0])
 
 
 @given(PREDICTIONS, scores())
 def test_contributions_sum_to_the_log_score_or_the_score(predictions, score):
-    total = score.contributions(predictions).sum(axis=1)
+    total = score.contributions(by_name(predictions)).sum(axis=1)
     expected = naive_score(predictions, score)
     if score.form == "weighted_product":
         expected = np.log(expected)
@@ -139,12 +147,12 @@ def test_contributions_by_hand():
 def test_a_dict_of_predictions_is_the_matrix_by_name():
     score = CombinedScore(("click", "like"), "weighted_product", (1.0, 0.3), (0.0, 0.05), (False, False))
     outputs = {"like": [0.1, 0.2], "gate": [[1.0], [2.0]], "click": np.float32([0.5, 0.25])}
-    np.testing.assert_array_equal(score.score(outputs), score.score([[0.5, 0.1], [0.25, 0.2]]))
+    np.testing.assert_array_equal(score.score(outputs), score.score({"click": [0.5, 0.25], "like": [0.1, 0.2]}))
 
 
 def test_weights_of_one_call():
     score = CombinedScore(("click", "like"), "weighted_product", (1.0, 0.3), (0.0, 0.0), (False, False))
-    predictions = [[0.5, 0.1]]
+    predictions = {"click": [0.5], "like": [0.1]}
     assert score.score(predictions, [0.0, 1.0])[0] == pytest.approx(0.1)
     assert score.score(predictions, {"like": 1.0})[0] == pytest.approx(0.05)
     assert score.resolve_weights({"like": 1.0}).tolist() == [1.0, 1.0]
@@ -154,7 +162,7 @@ def test_weights_of_one_call():
 
 def test_no_candidates_have_no_scores():
     score = CombinedScore(("click",), "weighted_product", (1.0,), (0.0,), (False,))
-    assert score.score(np.empty((0, 1))).shape == (0,)
+    assert score.score({"click": []}).shape == (0,)
     assert score.contributions({"click": []}).shape == (0, 1)
 
 
@@ -181,7 +189,7 @@ def test_the_graph_runs_the_same_formula(form):
     for weights in (score.weights, (0.2, -0.4, 0.0, 1.0)):
         outputs, keys = graph([tf.constant(column) for column in predictions.T], tf.constant(weights, tf.float32))
         assert outputs.dtype == tf.float32
-        expected = score.score(predictions, weights)
+        expected = score.score(by_name(predictions), weights)
         np.testing.assert_allclose(outputs.numpy(), expected, rtol=2e-5)
         np.testing.assert_allclose(np.exp(keys) if form == "weighted_product" else keys, expected, rtol=2e-5)
 
@@ -201,9 +209,9 @@ def test_the_graph_gives_what_numpy_gives_for_any_score_and_override(predictions
 
     for weights in (score.weights, override):
         found = graph(tf.constant(weights, tf.float32)).numpy()
-        expected = score.score(predictions.astype(np.float32), np.float32(weights))
+        expected = score.score(by_name(predictions.astype(np.float32)), np.float32(weights))
         # float32: an exponent of size 80 is known to 1e-5.
-        size = np.abs(score.contributions(predictions, weights)).sum(axis=1)
+        size = np.abs(score.contributions(by_name(predictions), weights)).sum(axis=1)
         np.testing.assert_array_less(np.abs(found - expected), 1e-5 * (1 + size) * (np.abs(expected) + size) + 1e-12)
 
 
@@ -251,20 +259,21 @@ def test_refuses_a_term_that_names_nothing():
         CombinedScore.from_terms(("click", "like"), "weighted_sum", {"lik": Term(1.0)})
 
 
+ONE = {"click": [0.1], "dismiss": [0.2]}
+
+
 @pytest.mark.parametrize(
     ("predictions", "weights", "message"),
     [
-        ([[0.1]], None, r"`predictions` must have a column for each of click, dismiss\. Received: shape \[1, 1\]\."),
-        ([0.1, 0.2], None, r"`predictions` must have a column for each.*Received: shape \[2\]\."),
         ({"click": [0.1]}, None, r"`predictions` must hold every objective.*Received: no 'dismiss'\."),
         ({"click": [0.1], "dismiss": [0.1, 0.2]}, None, r"`predictions` must hold arrays of one shape.*Received: .*"),
         ({"click": 0.1, "dismiss": 0.1}, None, r"`predictions` must hold arrays of one shape.*Received: .*"),
         ({"click": ["x"], "dismiss": [0.1]}, None, r"`click` must be an array of numbers\. Received: \['x'\]\."),
-        ([[0.1, 0.2]], [1.0], r"`weights` must hold one finite number.*Received: an array of shape \(1,\)\."),
-        ([[0.1, 0.2]], [math.nan, 1.0], r"`weights` must hold one finite number.*Received: nan for 'click'\."),
-        ([[0.1, 0.2]], [1.0, -1.0], r"`weights` must be at least 0.*Received: -1\.0 for 'dismiss'\."),
-        ([[0.1, 0.2]], {"dismiss": -1.0}, r"`weights` must be at least 0.*Received: -1\.0 for 'dismiss'\."),
-        ([[0.1, 0.2]], {"like": 1.0}, r"`weights` may name only the objectives.*Received: 'like'\."),
+        (ONE, [1.0], r"`weights` must hold one finite number.*Received: an array of shape \(1,\)\."),
+        (ONE, [math.nan, 1.0], r"`weights` must hold one finite number.*Received: nan for 'click'\."),
+        (ONE, [1.0, -1.0], r"`weights` must be at least 0.*Received: -1\.0 for 'dismiss'\."),
+        (ONE, {"dismiss": -1.0}, r"`weights` must be at least 0.*Received: -1\.0 for 'dismiss'\."),
+        (ONE, {"like": 1.0}, r"`weights` may name only the objectives.*Received: 'like'\."),
     ],
 )
 def test_refuses_wrong_calls(predictions, weights, message):
