@@ -102,22 +102,25 @@ def position_findings(report: Mapping[str, Any]) -> list[Finding]:
 
 
 def _learned_against_examined(report: Mapping[str, Any]) -> list[Finding]:
-    learned, examination = report.get("learned"), report.get("examination")
-    interventions = (examination or {}).get("interventions")
-    if not learned or not interventions:
-        return []
+    """Both relative to the first position that interventions reach, which need not be the first of the learned bias."""
+    interventions = (report.get("examination") or {}).get("interventions") or {"rows": ()}
     examined = {
         row["position"]: row for row in interventions["rows"] if row["group"] is None and row["value"] is not None
     }
-    last = max((position for position in examined if any(row["position"] == position for row in learned)), default=1)
-    if last <= 1:
+    learned: dict[str, dict[int, float]] = {}
+    for row in report.get("learned") or ():
+        learned.setdefault(row["group"], {})[row["position"]] = row["odds"]
+    first = min(examined, default=0)
+    curves = [odds for odds in learned.values() if first in odds]
+    last = max((position for odds in curves for position in odds if position in examined), default=first)
+    if last == first:
         return []
-    odds = [row["odds"] for row in learned if row["position"] == last]
+    odds = [curve[last] / curve[first] for curve in curves if last in curve]
     said = number(odds[0], 2) if len(odds) == 1 else f"{number(min(odds), 2)} to {number(max(odds), 2)}"
-    row = examined[last]
+    row, reference = examined[last], "the first position" if first == 1 else f"position {first}"
     return [
         Finding(
-            f"Position {last} has {said} of the first position's odds by the learned bias; items that stood at both "
+            f"Position {last} has {said} of {reference}'s odds by the learned bias; items that stood at both "
             f"were clicked {number(row['value'], 2)} times as often there ({interval(row['low'], row['high'], 2)})."
         )
     ]

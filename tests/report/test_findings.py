@@ -56,3 +56,47 @@ def test_the_log_follows_the_model_or_runs_against_it(value: float, words: str) 
     (finding,) = position_findings(report)
     assert f"The order in the log {words} the model's" in finding.text
     assert finding.attention == (value >= 0.6)
+
+
+def _learned_and_examined(learned: dict[str, dict[int, float]], examined: dict[int, float | None]) -> list[str]:
+    report = {
+        "learned": [
+            {"group": group, "position": position, "odds": odds}
+            for group, curve in learned.items()
+            for position, odds in curve.items()
+        ],
+        "examination": {
+            "interventions": {
+                "rows": [
+                    {"group": group, "position": position, "value": value, "low": value, "high": value}
+                    for group, scale in ((None, 1.0), ("phone", 0.1))
+                    for position, one in examined.items()
+                    for value in [one and one * scale]
+                ]
+            }
+        },
+    }
+    return [finding.text for finding in position_findings(report)]
+
+
+def test_learned_and_examined_are_relative_to_the_same_position() -> None:
+    learned = {"phone": {1: 1.0, 2: 0.8, 3: 0.4}, "tv": {1: 1.0, 2: 0.5, 3: 0.2}}
+    (sentence,) = _learned_and_examined(learned, {1: 1.0, 2: 0.7, 3: 0.3})
+    assert sentence.startswith("Position 3 has 0.20 to 0.40 of the first position's odds by the learned bias;")
+    assert "clicked 0.30 times as often there" in sentence
+    # Where no items are shared with position 1, clicks are relative to position 2, and the learned odds must be too.
+    (sentence,) = _learned_and_examined(learned, {1: None, 2: 1.0, 3: 0.45})
+    assert sentence.startswith("Position 3 has 0.40 to 0.50 of position 2's odds by the learned bias;")
+    assert "clicked 0.45 times as often there" in sentence
+
+
+def test_a_group_that_lacks_a_position_is_not_compared_there() -> None:
+    learned = {"phone": {1: 1.0, 2: 0.8, 3: 0.4}, "tv": {1: 1.0, 3: 0.2}, "watch": {1: 1.0, 2: 0.7}}
+    (sentence,) = _learned_and_examined(learned, {1: None, 2: 1.0, 3: 0.45})
+    assert sentence.startswith("Position 3 has 0.50 of position 2's odds by the learned bias;")
+
+
+@pytest.mark.parametrize("examined", [{}, {1: 1.0}, {1: None, 2: None}, {4: 1.0, 5: 0.5}])
+def test_learned_and_examined_without_two_positions_in_common_are_not_compared(examined: dict[int, Any]) -> None:
+    assert not _learned_and_examined({"phone": {1: 1.0, 2: 0.8}}, examined)
+    assert not _learned_and_examined({}, examined)
