@@ -219,7 +219,6 @@ class ReadFeedback(ReadLog):
 
     def _read_table(self, block: LogBlock | TableRows, table: pa.Table, order: np.ndarray) -> tuple[Any, np.ndarray]:
         events, suspect, ignored = feedback(self._config, table)
-        self._counts[(block.log, "rows")] += events.num_rows
         self._counts.update({(block.log, "ignored", name): many for name, many in ignored.items()})
         return (events["_request"], events), suspect
 
@@ -237,7 +236,6 @@ class ReadFeedback(ReadLog):
                 self._counts[(block.log, "ignored", name)] += 1
             else:
                 rows.append(row)
-        self._counts[(block.log, "rows")] += len(rows)
         if rows:
             events = pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA)
             yield events["_request"], events

@@ -66,7 +66,6 @@ def check_tables(config: Config, records: pa.Table, events: pa.Table) -> CheckRe
             ("impressions", "records"): records.num_rows,
             ("impressions", "rows"): batch.impressions.num_rows,
             ("feedback", "records"): events.num_rows,
-            ("feedback", "rows"): table.num_rows,
             **{("feedback", "ignored", name): many for name, many in ignored.items()},
         }
     )

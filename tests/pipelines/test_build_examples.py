@@ -68,7 +68,6 @@ def test_literal_rows(config: Config, tmp_path: Path):
                         ("impressions", "records"): 10,
                         ("impressions", "rows"): 11,
                         ("feedback", "records"): 4,
-                        ("feedback", "rows"): 4,
                         ("feedback", "joined", "click"): 1,
                         ("feedback", "joined", "watch"): 2,
                         ("feedback", "joined", "like"): 1,
