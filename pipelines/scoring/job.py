@@ -37,6 +37,7 @@ from pipelines.scoring.files import (
 from pipelines.scoring.model import RankerHandler
 from pipelines.shuffle import Shuffle
 from pipelines.splits import SPLITS
+from pipelines.summary import impression_counts
 
 # Stands at the head of a summary, and tells that a folder of scores is ours to replace.
 FORMAT = "mmoe_ranker scores 1"
@@ -244,17 +245,12 @@ def _run(
 
 
 def _log_counts(counts: Counter[tuple[str, ...]], files: list[ScoredFile]) -> dict[str, Any]:
-    reasons = {key[2]: n for key, n in sorted(counts.items()) if key[:2] == ("impressions", "dead_letters")}
-    dead, duplicates = sum(reasons.values()), counts["impressions", "duplicates"]
-    read, scored = counts["impressions", "rows"] + dead, sum(file.examples for file in files)
+    found = impression_counts(counts, sum(file.requests for file in files), sum(file.examples for file in files))
+    # Nothing is sampled out here, and requests stand in the summary of either kind.
     return {
-        "records": counts["impressions", "records"],
-        "read": read,
-        "scored": scored,
-        "duplicates": duplicates,
-        "dead_letters": dead,
-        "dead_letters_by_reason": reasons,
-        "reconciled": read == scored + duplicates + dead,
+        "scored" if name == "examples" else name: value
+        for name, value in found.items()
+        if name not in ("requests", "sampled_out")
     }
 
 
