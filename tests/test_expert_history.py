@@ -47,6 +47,18 @@ def test_what_only_turns_or_scales_is_the_same_expert_and_silence_is_none():
         expert_similarity([1.0, 2.0, 3.0])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan])
+def test_an_expert_that_diverged_is_like_none_and_the_others_are_as_they_were(broken: float):
+    answers = np.random.default_rng(1).normal(size=(50, 3, 2))
+    expected = expert_similarity(answers)
+    answers[7, 1, 0] = broken
+    found = expert_similarity(answers)
+    assert np.isnan(found[1]).all()
+    assert np.isnan(found[:, 1]).all()
+    np.testing.assert_allclose(found[::2, ::2], expected[::2, ::2], rtol=1e-12)
+
+
 def test_answers_of_extraction_are_those_that_its_towers_mix():
     layer = ProgressiveLayeredExtraction(2, shared_experts=2, objective_experts=1, units=[4], num_objectives=3)
     inputs = tf.random.stateless_normal([5, 6], [1, 2])

@@ -23,7 +23,8 @@ def expert_similarity(answers: ArrayLike) -> NDArray[np.float64]:
       answers: [N, E, U]; with no more impressions than units everything looks alike, so N should be several times U.
 
     Returns:
-      [E, E], symmetric, 0 to 1, 1 where two experts say the same; NaN for an expert that answers all alike.
+      [E, E], symmetric, 0 to 1, 1 where two experts say the same; NaN for an expert that answers all alike, or not with
+      finite numbers alone, as in a training that diverges.
 
     Raises:
       InputError: on another shape.
@@ -31,6 +32,7 @@ def expert_similarity(answers: ArrayLike) -> NDArray[np.float64]:
     given = np.asarray(answers, dtype=np.float64)
     if given.ndim != 3:
         raise InputError(f"`answers` must have the shape [N, E, U]. Received: {list(given.shape)}.")
+    given = np.where(np.isfinite(given).all(axis=(0, 2), keepdims=True), given, 0.0)
     centred = (given - given.mean(axis=0)).transpose(1, 0, 2) if len(given) else given.transpose(1, 0, 2)
     together = np.square(np.einsum("inu,jnv->ijuv", centred, centred, optimize=True)).sum(axis=(2, 3))
     alone = np.sqrt(np.diagonal(together))
