@@ -109,10 +109,7 @@ def search_weights(predictions: Predictions, config: Config, trials: int, level:
     signs = {name: score.sign(name) for name in labels if name in config.combined_score.terms}
     more += [f"`{name}` has no term in the combined score: shown, not sought." for name in labels if name not in signs]
     oriented = ndcg[:, [list(labels).index(name) for name in signs]] * list(signs.values())
-    points = {
-        name: _point(score, predictions, labels, k, weights[index], level)
-        for name, index in _choices(oriented, tuple(signs)).items()
-    }
+    chosen = {name: weights[index] for name, index in _choices(oriented, tuple(signs)).items()}
     return WeightSearch(
         score=score,
         k=k,
@@ -125,7 +122,7 @@ def search_weights(predictions: Predictions, config: Config, trials: int, level:
         weights=weights,
         ndcg=ndcg,
         front=pareto_front(oriented),
-        points=points,
+        points=_points(score, predictions, labels, k, chosen, level),
         notes=(*notes, *more),
     )
 
@@ -142,10 +139,8 @@ def check(search: WeightSearch, predictions: Predictions) -> dict[str, Point]:
     """
     predictions, _ = _sampled(predictions)
     labels, _ = _usable_labels(predictions)
-    return {
-        name: _point(search.score, predictions, labels, search.k, point.weights, search.level)
-        for name, point in search.points.items()
-    }
+    weights = {name: point.weights for name, point in search.points.items()}
+    return _points(search.score, predictions, labels, search.k, weights, search.level)
 
 
 def weight_vectors(current: NDArray[np.float64], centre: NDArray[np.float64], trials: int) -> NDArray[np.float64]:
@@ -236,21 +231,28 @@ def _choices(oriented: NDArray[np.float64], names: tuple[str, ...]) -> dict[str,
     return {CURRENT: 0} | rows
 
 
-def _point(
+def _points(
     score: CombinedScore,
     predictions: Predictions,
     labels: Mapping[str, NDArray[np.float64]],
     k: int,
-    weights: NDArray[np.float64],
+    chosen: Mapping[str, NDArray[np.float64]],
     level: float,
-) -> Point:
+) -> dict[str, Point]:
     requests = metrics.group_codes(predictions.columns[REQUEST_ID])
-    ours, current = (score.score(predictions.predictions, used) for used in (weights, None))
-    ndcg, gains = {}, {}
-    for name, values in labels.items():
-        one, other = metrics.ndcg(values, ours, requests, k), metrics.ndcg(values, current, requests, k)
-        ndcg[name] = one.value
-        gains[name] = metrics.bootstrap_interval(
-            one.values - other.values, _SEED, level, num_replicates=metrics.replicates_for(level, _REPLICATES)
-        )
-    return Point(weights, ndcg, gains)
+    replicates = metrics.replicates_for(level, _REPLICATES)
+
+    def ndcg(weights: NDArray[np.float64] | None) -> dict[str, metrics.GroupedMetric]:
+        combined = score.score(predictions.predictions, weights)
+        return {name: metrics.ndcg(values, combined, requests, k) for name, values in labels.items()}
+
+    current = ndcg(None)
+    points = {}
+    for point, weights in chosen.items():
+        found = ndcg(weights)
+        gains = {
+            name: metrics.bootstrap_interval(one.values - current[name].values, _SEED, level, num_replicates=replicates)
+            for name, one in found.items()
+        }
+        points[point] = Point(weights, {name: one.value for name, one in found.items()}, gains)
+    return points
