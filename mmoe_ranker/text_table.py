@@ -18,19 +18,19 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
 
 
-def number(value: float | int | None, digits: int = 4) -> str:
-    """A cell: whole numbers with their thousands, others with so many digits, `-` where there is none."""
+def number(value: float | int | None) -> str:
+    """A cell: whole numbers with their thousands, others with four digits, `-` where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def difference(interval: tuple[float, float, float], digits: int = 4) -> str:
+def difference(interval: tuple[float, float, float]) -> str:
     """A cell: `value [low, high]` with signs, `*` where the interval leaves out 0, `-` where there is none."""
     value, low, high = interval
     if math.isnan(value):
         return "-"
     if math.isnan(low):
-        return f"{value:+.{digits}f}"
+        return f"{value:+.4f}"
     star = "*" if low > 0 or high < 0 else " "
-    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{star}"
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]{star}"

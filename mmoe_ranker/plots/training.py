@@ -9,23 +9,22 @@ from matplotlib.figure import Figure
 from mmoe_ranker.plots.curves import COLORS, figure_and_axes, finish
 
 
-def training_curves(history: Mapping[str, Sequence[float]], metric: str = "auc") -> Figure:
-    """A metric of each objective over the passes, training dashed and validation solid where there is one.
+def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """The AUC of each objective over the passes, training dashed and validation solid where there is one.
 
     Args:
       history: as `fit(...).history`.
-      metric: the ending of the names to draw.
     """
     figure, axes = figure_and_axes()
-    names = [name for name in history if name.endswith(f"_{metric}") and not name.startswith("val_")]
+    names = [name for name in history if name.endswith("_auc") and not name.startswith("val_")]
     for place, name in enumerate(names):
         color = COLORS[place % len(COLORS)]
         passes = range(1, len(history[name]) + 1)
         validated = f"val_{name}" in history
-        label = name.removesuffix(f"_{metric}")
+        label = name.removesuffix("_auc")
         axes.plot(passes, history[name], color=color, linestyle="--" if validated else "-", label=label)
         if validated:
             axes.plot(passes, history[f"val_{name}"], color=color)
-    axes.set(xlabel="pass", ylabel=metric, title=f"{metric.upper()} over the passes (dashed: training)")
+    axes.set(xlabel="pass", ylabel="auc", title="AUC over the passes (dashed: training)")
     axes.legend(frameon=False)
     return finish(figure)

@@ -12,6 +12,7 @@ from mmoe_ranker.metrics import bootstrap_interval, group_codes
 from mmoe_ranker.metrics.tied_runs import mean_ranks, run_sizes, run_starts, run_sums
 
 _REPLICATES = 200
+_SEED = 0
 
 
 class OrderAgreement(NamedTuple):
@@ -31,7 +32,7 @@ class OrderAgreement(NamedTuple):
     requests: int
 
 
-def order_agreement(predictions: ArrayLike, positions: ArrayLike, requests: ArrayLike, seed: int = 0) -> OrderAgreement:
+def order_agreement(predictions: ArrayLike, positions: ArrayLike, requests: ArrayLike) -> OrderAgreement:
     """How far position follows relevance, as far as a ranker knows it: the confounding of the two.
 
     Near 1, a model that must tell the effect of a position from what stands there has little to go by: it rests on
@@ -41,7 +42,6 @@ def order_agreement(predictions: ArrayLike, positions: ArrayLike, requests: Arra
       predictions: [N], position missing, the best highest.
       positions: [N], integers from 1, 1 the first; below 1 unknown, and left out.
       requests: [N], in any order.
-      seed: of the bootstrap.
 
     Raises:
       InputError: shapes differ.
@@ -65,7 +65,7 @@ def order_agreement(predictions: ArrayLike, positions: ArrayLike, requests: Arra
     together = run_sums(shown * predicted, starts)
     scale = np.sqrt(run_sums(shown**2, starts) * run_sums(predicted**2, starts))
     values = np.divide(together, scale, out=np.full(len(starts), np.nan), where=scale > 0)
-    interval = bootstrap_interval(values, seed, num_replicates=_REPLICATES)
+    interval = bootstrap_interval(values, _SEED, num_replicates=_REPLICATES)
     return OrderAgreement(*interval, requests=int(np.isfinite(values).sum()))
 
 

@@ -39,6 +39,8 @@ MOST_POSITIONS = 100
 CLICKS_A_POSITION = 20
 """Clicks that count a position, on average, below which a curve is too rough to weigh anything by."""
 _BLOCKS = 512
+_REPLICATES = 200
+_SEED = 0
 _PSEUDO = 1e-6
 _ROUNDS = 100
 _TOLERANCE = 1e-6
@@ -233,24 +235,22 @@ def all_pairs(sums: Floats, start: Floats | None = None) -> Floats:
     return value - value[..., :1]
 
 
-def examination_of(interventions: Interventions, replicates: int = 200, seed: int = 0) -> Examination:
+def examination_of(interventions: Interventions) -> Examination:
     """Examination by position, by AllPairs, with the interval of a bootstrap over items.
 
     Args:
-      interventions: as collected.
-      replicates: R; blocks of items are drawn, at most 512, so that the cost does not grow with the log.
-      seed: of the draws.
+      interventions: as collected; blocks of items are drawn, at most 512, so that the cost does not grow with the log.
     """
     count = len(interventions.positions)
     values, low, high = (np.full(count, np.nan) for _ in range(3))
-    drawn = np.full((replicates, count), np.nan)
+    drawn = np.full((_REPLICATES, count), np.nan)
     together = _largest_component(interventions)
     if len(together) > 1:
         sums = interventions.sums[:, together[:, None], together]  # [B, P', P']
         point = all_pairs(sums.sum(axis=0))
         blocks = len(sums)
-        weights = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=replicates)
-        resampled = (weights @ sums.reshape(blocks, -1)).reshape(replicates, *sums.shape[1:])
+        weights = np.random.default_rng(_SEED).multinomial(blocks, np.full(blocks, 1 / blocks), size=_REPLICATES)
+        resampled = (weights @ sums.reshape(blocks, -1)).reshape(_REPLICATES, *sums.shape[1:])
         values[together] = _relative(point, sums.sum(axis=0), np.nan)
         drawn[:, together] = _relative(all_pairs(resampled, start=point), resampled, np.inf)
         if blocks > 1:

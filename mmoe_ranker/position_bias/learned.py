@@ -13,7 +13,7 @@ from mmoe_ranker.errors import InputError
 _NO_GROUP = ""
 
 
-def learned_curves(runs: Sequence[Sequence[Mapping[str, Any]]], objective: str, first: int = 1) -> list[dict[str, Any]]:
+def learned_curves(runs: Sequence[Sequence[Mapping[str, Any]]], objective: str) -> list[dict[str, Any]]:
     """The learned bias of one objective relative to the first position, each run's and their mean and spread.
 
         odds_k = exp(bias_k - bias_first)
@@ -25,7 +25,6 @@ def learned_curves(runs: Sequence[Sequence[Mapping[str, Any]]], objective: str, 
     Args:
       runs: of each training, the rows of `evaluation.learned_bias`.
       objective: whose logits.
-      first: the position that the others are held against.
 
     Returns:
       A row a group and position, ascending: `group` (the values of the tower's other features, such as the device,
@@ -38,7 +37,7 @@ def learned_curves(runs: Sequence[Sequence[Mapping[str, Any]]], objective: str, 
     """
     if not runs:
         raise InputError("`runs` must be learned biases, one or more. Received: none.")
-    curves = [_logits(rows, objective, first) for rows in runs]
+    curves = [_logits(rows, objective) for rows in runs]
     keys = sorted(curves[0])
     for curve in curves[1:]:
         if sorted(curve) != keys:
@@ -63,7 +62,7 @@ def learned_curves(runs: Sequence[Sequence[Mapping[str, Any]]], objective: str, 
     ]
 
 
-def _logits(rows: Sequence[Mapping[str, Any]], objective: str, first: int) -> dict[tuple[str, int], float]:
+def _logits(rows: Sequence[Mapping[str, Any]], objective: str) -> dict[tuple[str, int], float]:
     """By group and position, the logit less that of the group's first position."""
     curve: dict[tuple[str, int], float] = {}
     for row in rows:
@@ -77,7 +76,7 @@ def _logits(rows: Sequence[Mapping[str, Any]], objective: str, first: int) -> di
             continue
         curve[", ".join(str(row[name]) for name in others) or _NO_GROUP, int(row["position"])] = float(row[objective])
     groups = {group for group, _ in curve}
-    missing = sorted(group for group in groups if (group, first) not in curve)
+    missing = sorted(group for group in groups if (group, 1) not in curve)
     if missing or not groups:
-        raise InputError(f"A learned bias must have position {first} in each group. Received: none in {missing}.")
-    return {(group, position): logit - curve[group, first] for (group, position), logit in curve.items()}
+        raise InputError(f"A learned bias must have position 1 in each group. Received: none in {missing}.")
+    return {(group, position): logit - curve[group, 1] for (group, position), logit in curve.items()}

@@ -29,6 +29,7 @@ from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts, run_sums
 CLIP = 20.0
 """The largest weight of a click, relative to one at the position that is examined most."""
 _REPLICATES = 200
+_SEED = 0
 
 
 class InversePropensityNdcg(NamedTuple):
@@ -76,7 +77,6 @@ def inverse_propensity_ndcg(
     propensities: ArrayLike,
     k: int | None = None,
     clip: float = CLIP,
-    seed: int = 0,
 ) -> InversePropensityNdcg:
     """Estimates what NDCG@k would be if every position were examined alike.
 
@@ -87,7 +87,6 @@ def inverse_propensity_ndcg(
       propensities: [N], chance of being examined up to a factor; NaN where unknown.
       k: ranks that count, or None for all.
       clip: the largest weight, relative to the smallest among these impressions; at least 1.
-      seed: of the bootstrap.
 
     Raises:
       InputError: shapes differ, a propensity is not above 0, or `clip` is below 1.
@@ -101,7 +100,7 @@ def inverse_propensity_ndcg(
         nothing = int((clicked == 1).sum())
         return InversePropensityNdcg(math.nan, math.nan, math.nan, 0, nothing, math.nan, 0.0, 0)
     interval = bootstrap_interval(
-        gains.gained / gains.possible, seed, weights=gains.possible, num_replicates=_REPLICATES
+        gains.gained / gains.possible, _SEED, weights=gains.possible, num_replicates=_REPLICATES
     )
     return InversePropensityNdcg(
         *interval,

@@ -87,15 +87,12 @@ _messages = build_messages(
     },
 )
 
-TensorShapeProto: Any = _messages["TensorShapeProto"]
 TensorProto: Any = _messages["TensorProto"]
-TensorInfo: Any = _messages["TensorInfo"]
 SignatureDef: Any = _messages["SignatureDef"]
 SignatureDefMap: Any = _messages["SignatureDefMap"]
 PredictionLog: Any = _messages["PredictionLog"]
 MetaGraphDef: Any = _messages["MetaGraphDef"]
 RunOptions: Any = _messages["RunOptions"]
-ModelSpec: Any = _messages["ModelSpec"]
 RankRequest: Any = _messages["RankRequest"]
 PredictRequest: Any = _messages["PredictRequest"]
 PredictResponse: Any = _messages["PredictResponse"]
