@@ -119,7 +119,7 @@ class Explorer:
             {
                 "name": name,
                 "weight": score.weights[place],
-                "note": _note(name, place, self.search, name in config.combined_score.terms),
+                "note": _note(place, self.search, name in config.combined_score.terms),
                 "complement": score.complements[place],
                 "ranked": name in self.search.labels,
                 "lower_is_better": self.search.signs.get(name) == -1,
@@ -171,7 +171,7 @@ def _reach(weight: float) -> dict[str, float]:
     return {"low": low, "high": float(high), "step": float(high) / _SLIDER_STEPS}
 
 
-def _note(name: str, place: int, search: WeightSearch, in_config: bool) -> str:
+def _note(place: int, search: WeightSearch, in_config: bool) -> str:
     """What the term does with the prediction."""
     score = search.score
     factor = "1 \N{MINUS SIGN} p" if score.complements[place] else "p"

@@ -5,12 +5,11 @@ Figures are drawn with stand-in colours, which become the page's CSS variables; 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import cycler
@@ -86,7 +85,7 @@ def page_figure(draw: Callable[[], Figure], name: str, title: str, reading: str)
       title: what it shows; the caption's first words, and the drawing's label.
       reading: a sentence on how to read it.
     """
-    with _style():
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         figure = draw()
         try:
             width, height = figure.get_size_inches()
@@ -121,12 +120,6 @@ def _wrap_labels(figure: Figure) -> None:
     for axes in figure.axes:
         height = figure.get_size_inches()[1] * axes.get_position().height
         axes.set_ylabel(textwrap.fill(axes.get_ylabel(), max(12, int(height * _LETTERS_AN_INCH))))
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        yield
 
 
 def _inlined(svg: str, name: str, label: str) -> str:

@@ -47,7 +47,7 @@ def position_findings(config: Config, figures: dict[str, Any]) -> Iterator[Findi
             "See that `position` is logged as the place in the list; else take it out of `model.bias`.",
         )
         return
-    yield from _places(config, figures, modelled)
+    yield from _places(figures, modelled)
     if not modelled:
         if bias.kind == "none":
             yield Finding(
@@ -62,7 +62,7 @@ def position_findings(config: Config, figures: dict[str, Any]) -> Iterator[Findi
     yield from _confounding(bias, found)
 
 
-def _places(config: Config, figures: dict[str, Any], modelled: bool) -> Iterator[Finding]:
+def _places(figures: dict[str, Any], modelled: bool) -> Iterator[Finding]:
     coverage = figures["features"].get("position", {}).get("coverage", {})
     share = 1 - (coverage.get("train") or 0.0)
     if modelled and coverage and share > MISSING:
