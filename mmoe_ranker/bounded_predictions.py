@@ -22,6 +22,7 @@ from mmoe_ranker.metrics.tied_runs import run_sizes, run_starts
 from mmoe_ranker.predictions import Everything, Predictions
 
 MAX_ROWS = 10_000_000
+"""How many impressions are kept at most."""
 _HASHES = 1 << 32
 
 
@@ -30,13 +31,11 @@ class BoundedPredictions:
 
     Args:
         config: the config that trained.
-        max_rows: how many impressions are kept at most.
     """
 
-    def __init__(self, config: Config, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, config: Config) -> None:
         self._binary = [objective.name for objective in config.objectives if objective.kind == "binary"]
         self._by = config.evaluation.bootstrap.by
-        self._max_rows = max_rows
         self._batches: list[Predictions] = []
         self._kept = self._seen = 0
         self._threshold = _HASHES
@@ -53,7 +52,7 @@ class BoundedPredictions:
             batch = self._sampled(batch)
         self._batches.append(batch)
         self._kept += len(batch)
-        while self._kept > self._max_rows and self._threshold > 1:
+        while self._kept > MAX_ROWS and self._threshold > 1:
             if not self._totals:
                 self._totals = {name: BinnedTotals() for name in self._binary}
                 for one in self._batches:

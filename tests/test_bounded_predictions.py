@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmoe_ranker import metrics
+from mmoe_ranker import bounded_predictions, metrics
 from mmoe_ranker.bounded_predictions import BoundedPredictions
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
@@ -41,9 +41,11 @@ def _predictions(requests: int) -> Predictions:
 
 
 def _collected(data: Predictions, config: Config, max_rows: int, batch: int) -> Predictions:
-    bounded = BoundedPredictions(config, max_rows)
-    for start in range(0, len(data), batch):
-        bounded.add(data.select(np.arange(start, min(start + batch, len(data)))))
+    bounded = BoundedPredictions(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounded_predictions, "MAX_ROWS", max_rows)
+        for start in range(0, len(data), batch):
+            bounded.add(data.select(np.arange(start, min(start + batch, len(data)))))
     return bounded.result()
 
 

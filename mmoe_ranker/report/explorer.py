@@ -27,7 +27,7 @@ from mmoe_ranker.predictions import Predictions
 from mmoe_ranker.weight_search import WeightSearch, search_weights
 
 MAX_BYTES = 1_500_000
-"""What the sample may take in the page, as base64."""
+"""What the sample may take in the page, as base64; at least one request is taken."""
 MISSING_LABEL = 255
 """Stands for NaN among labels of 0 and 1, which take a byte each."""
 SETTINGS = 300
@@ -51,19 +51,16 @@ class Explorer:
     search: WeightSearch
 
     @classmethod
-    def of(
-        cls, predictions: Predictions, config: Config, settings: int = SETTINGS, max_bytes: int = MAX_BYTES
-    ) -> Explorer | None:
+    def of(cls, predictions: Predictions, config: Config, settings: int = SETTINGS) -> Explorer | None:
         """Draws the sample and searches on it; None where no request has a positive label that makes an NDCG.
 
         Args:
           predictions: of one split.
           config: the config that trained.
           settings: weights that are tried beside the config's.
-          max_bytes: of base64 that the sample may take; at least one request is taken.
         """
         bytes_a_row = sum(4 + (1 if _is_binary(labels) else 4) for labels in predictions.labels.values()) * 4 / 3
-        rows, available = _drawn(predictions, max(1, int(max_bytes / bytes_a_row)))
+        rows, available = _drawn(predictions, max(1, int(MAX_BYTES / bytes_a_row)))
         if not len(rows):
             return None
         sample = Predictions(

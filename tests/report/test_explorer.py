@@ -39,14 +39,15 @@ def test_the_sweep_is_ndcg_of_the_combined_score(embedded: Embedded) -> None:
         np.testing.assert_allclose(point["ndcg"], [expected[name] for name in embedded.score.objectives], atol=1e-9)
 
 
-def test_the_sample_fits_and_is_of_whole_requests() -> None:
+def test_the_sample_fits_and_is_of_whole_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, config = report_predictions(), report_config()
-    small = Explorer.of(predictions, config, max_bytes=12_000)
+    monkeypatch.setattr("mmoe_ranker.report.explorer.MAX_BYTES", 12_000)
+    small = Explorer.of(predictions, config)
     assert small is not None
     assert small.search.requests < small.available
     assert len(small.sample) == small.search.requests * LENGTH
     assert sum(len(one[key]) for one in _objectives(small) for key in ("predictions", "labels")) <= 12_000
-    again = Explorer.of(predictions, config, max_bytes=12_000)
+    again = Explorer.of(predictions, config)
     assert again is not None
     assert again.document(config) == small.document(config)
 
