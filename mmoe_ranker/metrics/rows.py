@@ -8,6 +8,7 @@ Shapes: N rows given, M rows counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,7 @@ def labelled_rows(
     columns = {prediction_name: prediction_column, "sample_weights": weight_column, group_name: group_column}
     if label_column.ndim != 1:
         raise InputError(f"`{label_name}` must have one dimension. Received: shape {list(label_column.shape)}.")
-    for name, column in columns.items():
-        if column is not None and column.shape != label_column.shape:
-            raise InputError(
-                f"`{name}` must have the shape of `{label_name}`, {list(label_column.shape)}. "
-                f"Received: shape {list(column.shape)}."
-            )
+    check_shapes(label_name, label_column, columns)
 
     present = ~np.isnan(label_column)
     codes = None
@@ -110,6 +106,25 @@ def labelled_rows(
     if rows.weights is not None:
         _check_range(rows.weights, "gain", "sample_weights")
     return rows
+
+
+def check_shapes(name: str, column: Array, others: Mapping[str, Array | None]) -> None:
+    """Checks that columns have the shape of a first one.
+
+    Args:
+        name: Of the first column.
+        column: [N], or of another shape.
+        others: By name; None for one that is not given.
+
+    Raises:
+        InputError: one has another shape.
+    """
+    for other_name, other in others.items():
+        if other is not None and other.shape != column.shape:
+            raise InputError(
+                f"`{other_name}` must have the shape of `{name}`, {list(column.shape)}. "
+                f"Received: shape {list(other.shape)}."
+            )
 
 
 def group_codes(groups: ArrayLike) -> Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmoe_ranker.errors import InputError
+from mmoe_ranker.metrics.rows import check_shapes
 from mmoe_ranker.position_bias.rates import PositionRates, rates_by_position
 
 
@@ -48,11 +48,7 @@ def calibration_by_position(
     """
     rates = rates_by_position(labels, positions, requests)
     label, prediction = np.asarray(labels, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    if prediction.shape != label.shape:
-        raise InputError(
-            f"`predictions` must have the shape of `labels`, {list(label.shape)}. "
-            f"Received: shape {list(prediction.shape)}."
-        )
+    check_shapes("labels", label, {"predictions": prediction})
     position = np.asarray(positions)
     there = ~np.isnan(label) & (position >= 1)
     place = np.searchsorted(rates.positions, position[there])

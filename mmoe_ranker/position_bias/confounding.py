@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics import bootstrap_interval, group_codes
+from mmoe_ranker.metrics.rows import check_shapes
 from mmoe_ranker.metrics.tied_runs import mean_ranks, run_sizes, run_starts, run_sums
 
 _REPLICATES = 200
@@ -48,12 +48,7 @@ def order_agreement(predictions: ArrayLike, positions: ArrayLike, requests: Arra
     """
     prediction, position = np.asarray(predictions, dtype=np.float64), np.asarray(positions)
     request = group_codes(requests)
-    for name, column in (("positions", position), ("requests", request)):
-        if column.shape != prediction.shape:
-            raise InputError(
-                f"`{name}` must have the shape of `predictions`, {list(prediction.shape)}. "
-                f"Received: shape {list(column.shape)}."
-            )
+    check_shapes("predictions", prediction, {"positions": position, "requests": request})
     there = position >= 1
     if not there.any():
         return OrderAgreement(np.nan, np.nan, np.nan, 0)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.metrics.rows import check_shapes
 
 Floats = NDArray[np.float64]
 
@@ -52,12 +53,7 @@ def examination_by_prediction(
     """
     clicked, position = np.asarray(clicks, dtype=np.float64), np.asarray(positions)
     probability = np.asarray(predictions, dtype=np.float64)
-    for name, column in (("positions", position), ("predictions", probability)):
-        if column.shape != clicked.shape:
-            raise InputError(
-                f"`{name}` must have the shape of `clicks`, {list(clicked.shape)}. "
-                f"Received: shape {list(column.shape)}."
-            )
+    check_shapes("clicks", clicked, {"positions": position, "predictions": probability})
     there = ~np.isnan(clicked) & (position >= 1)
     places, place = np.unique(position[there].astype(np.int64), return_inverse=True)
     clicked, probability = clicked[there], probability[there]

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics import group_codes
+from mmoe_ranker.metrics.rows import check_shapes
 from mmoe_ranker.metrics.tied_runs import run_starts
 from mmoe_ranker.position_bias.overlap import MIN_SHARED_ITEMS
 
@@ -136,12 +137,7 @@ def natural_interventions(
     outcome, position = np.asarray(outcomes, dtype=np.float64), np.asarray(positions)
     item = group_codes(items)
     context = np.zeros(len(outcome), np.int64) if contexts is None else group_codes(contexts)
-    for name, column in (("positions", position), ("items", item), ("contexts", context)):
-        if column.shape != outcome.shape:
-            raise InputError(
-                f"`{name}` must have the shape of `outcomes`, {list(outcome.shape)}. "
-                f"Received: shape {list(column.shape)}."
-            )
+    check_shapes("outcomes", outcome, {"positions": position, "items": item, "contexts": context})
     if np.any((outcome < 0) | np.isinf(outcome)):
         wrong = outcome[(outcome < 0) | np.isinf(outcome)][0]
         raise InputError(f"`outcomes` must be at least 0 and finite. Received: {wrong:g}.")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.metrics import group_codes
+from mmoe_ranker.metrics.rows import check_shapes
 
 LEVEL = 0.95
 """Of every interval in this package."""
@@ -59,11 +60,7 @@ def rates_by_position(
     label, position = np.asarray(labels, dtype=np.float64), np.asarray(positions)
     group_of = np.zeros(len(label), np.int64) if groups is None else np.asarray(groups)
     request = group_codes(requests)
-    for name, column in (("positions", position), ("requests", request), ("groups", group_of)):
-        if column.shape != label.shape:
-            raise InputError(
-                f"`{name}` must have the shape of `labels`, {list(label.shape)}. Received: shape {list(column.shape)}."
-            )
+    check_shapes("labels", label, {"positions": position, "requests": request, "groups": group_of})
     there = ~np.isnan(label) & (position >= 1)
     if not np.isin(label[there], (0.0, 1.0)).all():
         wrong = label[there][~np.isin(label[there], (0.0, 1.0))][0]
