@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from mmoe_ranker.config import Config
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.examples import SAMPLING_WEIGHT, Field, example_layout, label_name
+from mmoe_ranker.examples import SAMPLING_WEIGHT, Field, example_layout, feature_field, label_name
 from mmoe_ranker.features import FeatureRows
 
 SPLITS = ("train", "validation", "test")
@@ -54,6 +54,11 @@ def parse_examples(serialized: tf.Tensor, fields: Sequence[Field]) -> dict[str, 
         else parsed[field.name]
         for field in fields
     }
+
+
+def served_features(config: Config, sample: list[bytes]) -> dict[str, tf.Tensor]:
+    """The served features [N, ...] of N serialized examples, as `serving_default` takes them."""
+    return parse_examples(tf.constant(sample), [feature_field(config, feature) for feature in config.served_features])
 
 
 def missing_features(config: Config, count: int = 1) -> dict[str, tf.Tensor]:

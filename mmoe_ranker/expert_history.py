@@ -17,8 +17,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.dataset import parse_examples
-from mmoe_ranker.examples import feature_field
+from mmoe_ranker.dataset import served_features
+from mmoe_ranker.layers.expert_health import counted_since
 from mmoe_ranker.metrics import expert_similarity
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.training_progress import Progress
@@ -44,8 +44,7 @@ class ExpertHistory(tf.keras.callbacks.Callback):
         self._progress = progress
         self._every = max(1, progress.steps_per_epoch // LOOKS_A_PASS)
         self._supports_tf_logs = True
-        fields = [feature_field(config, feature) for feature in config.served_features]
-        features = ranker.feature_rows(parse_examples(tf.constant(workdir.sample()), fields))
+        features = ranker.feature_rows(served_features(config, workdir.sample()))
 
         @tf.function
         def answers() -> tf.Tensor:
@@ -84,15 +83,12 @@ class ExpertHistory(tf.keras.callbacks.Callback):
         health, seen = self._ranker.expert_health, self._progress.experts
         if health is None:
             return
-        # As tensors first: under mixed precision these are variables that cast themselves.
-        count, sums = float(tf.identity(health.count)), tf.identity(health.sums).numpy().astype(np.float64)
-        before, sums_before = seen.get("count", 0.0), np.array(seen.get("sums", np.zeros_like(sums)))
-        if count < before:  # a new pass
-            before, sums_before = 0.0, np.zeros_like(sums)
-        if count == before:
+        count, sums, means = counted_since(
+            health, seen.get("count", 0.0), np.array(seen.get("sums", np.zeros(health.sums.shape)))
+        )
+        if means is None:
             return
-        seen |= {"count": count, "sums": sums.tolist()}
-        means = (sums - sums_before) / (count - before)  # [T, E + 2]
+        seen |= {"count": count, "sums": sums.tolist()}  # [T, E + 2], as the means
         experts = health.num_experts
         seen.setdefault("history", []).append(
             {

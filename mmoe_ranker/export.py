@@ -23,9 +23,8 @@ import tensorflow as tf
 
 from mmoe_ranker.combined_score import CombinedScore
 from mmoe_ranker.config import Config
-from mmoe_ranker.dataset import parse_examples
+from mmoe_ranker.dataset import served_features
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.examples import feature_field
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.serving_signatures import (
     COMBINED_SCORE,
@@ -79,11 +78,6 @@ def export(workdir_path: Path, models: Path, gate: Gate) -> Path:
         published = {version: path for version, path in _numbered(models) if path.is_dir()}
         gate(beside, published[max(published)] if published else None)
         return _publish(beside, models)
-
-
-def served_features(config: Config, sample: list[bytes]) -> dict[str, tf.Tensor]:
-    """The served features [N, ...] of N serialized examples, as `serving_default` takes them."""
-    return parse_examples(tf.constant(sample), [feature_field(config, feature) for feature in config.served_features])
 
 
 def rank_inputs(config: Config, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

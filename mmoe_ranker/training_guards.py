@@ -16,10 +16,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mmoe_ranker.config import Config
-from mmoe_ranker.dataset import parse_examples
+from mmoe_ranker.dataset import served_features
 from mmoe_ranker.errors import InputError
-from mmoe_ranker.examples import feature_field
 from mmoe_ranker.layers import ExpertHealth, SilentExperts
+from mmoe_ranker.layers.expert_health import counted_since
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.statistics import Statistics
 from mmoe_ranker.training_callbacks import REPORT_STEPS, flat_metrics
@@ -104,8 +104,7 @@ class ConstantPredictions:
         self._names = [name for name in config.objective_names if labels[name].std > 0.0]
         self._found = dict.fromkeys(self._names, 0)
         self._enough = len(sample) >= _LEAST_SAMPLE
-        fields = [feature_field(config, feature) for feature in config.served_features]
-        features = ranker.feature_rows(parse_examples(tf.constant(sample), fields))
+        features = ranker.feature_rows(served_features(config, sample))
 
         @tf.function
         def spreads() -> tuple[tf.Tensor, tf.Tensor]:
@@ -157,15 +156,10 @@ class DeadExperts:
           InputError: an expert was dead at several looks in a row.
         """
         for index, metric in enumerate(self._metrics):
-            # As tensors first: under mixed precision these are variables that cast themselves.
-            count, sums = float(tf.identity(metric.count)), tf.identity(metric.sums).numpy().astype(np.float64)
-            before, sums_before = self._counted[index]
+            count, sums, window = counted_since(metric, *self._counted[index])
             self._counted[index] = (count, sums)
-            if count < before:  # a new pass
-                before, sums_before = 0.0, np.zeros_like(sums)
-            if count == before:
+            if window is None:
                 continue
-            window = (sums - sums_before) / (count - before)
             silent = isinstance(metric, SilentExperts)
             dead = window == 0.0 if silent else unused_experts(window[:, : metric.num_experts], metric.own_experts)
             self._found[index] = np.where(dead, self._found[index] + 1, 0)

@@ -13,10 +13,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from mmoe_ranker.combined_score import CombinedScore
-from mmoe_ranker.dataset import parse_examples
+from mmoe_ranker.dataset import parse_examples, served_features
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.examples import example_layout
-from mmoe_ranker.export import ANSWERS, _folder_beside, _publish, export, rank_inputs, served_features
+from mmoe_ranker.export import ANSWERS, _folder_beside, _publish, export, rank_inputs
 from mmoe_ranker.workdir import Workdir
 from serving.verifying.verification import gate
 from tests.conftest import TinyWorld

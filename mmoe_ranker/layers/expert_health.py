@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 # An impression whose gate gives one expert more than this is polarised.
 POLARISED = 0.95
@@ -161,3 +163,23 @@ class SilentExperts(tf.keras.metrics.Metric):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return super().get_config() | {"num_experts": self.num_experts}
+
+
+def counted_since(
+    metric: ExpertHealth | SilentExperts, count_before: float, sums_before: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64] | None]:
+    """What a metric has counted since a look at it, which begins anew where the metric was reset in between.
+
+    Args:
+      metric: to look at.
+      count_before: its count at the look before; 0 at the first.
+      sums_before: its sums then, such as [T, E + 2].
+
+    Returns:
+      Its count and sums now, and the means over what came in between, in the shape of the sums; None where nothing did.
+    """
+    # As tensors first: under mixed precision these are variables that cast themselves.
+    count, sums = float(tf.identity(metric.count)), tf.identity(metric.sums).numpy().astype(np.float64)
+    if count < count_before:
+        count_before, sums_before = 0.0, np.zeros_like(sums)
+    return count, sums, (sums - sums_before) / (count - count_before) if count > count_before else None

@@ -12,9 +12,8 @@ import pytest
 import tensorflow as tf
 
 from mmoe_ranker.combined_score import CombinedScore
-from mmoe_ranker.dataset import serialized_examples
+from mmoe_ranker.dataset import serialized_examples, served_features
 from mmoe_ranker.examples import decode_examples, example_layout
-from mmoe_ranker.export import served_features
 from pipelines.scoring.job import score_examples, score_logs
 from serving.client import RankingClient
 from serving.server import ModelServer
