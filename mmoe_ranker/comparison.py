@@ -143,13 +143,16 @@ def compare(
     if unknown := [name for name in judge_by if name not in config.objective_names]:
         allowed = ", ".join(config.objective_names)
         raise InputError(f"A verdict must be on an objective of both runs, {allowed}. Received: {unknown[0]!r}.")
-    differences, missing = paired_differences(ground.first, ground.second, config)
-    differences = {path: found for path, found in differences.items() if path[0] != "combined_score"}
     scores = [
         CombinedScore.from_terms(own.objective_names, own.combined_score.form, own.combined_score.terms)
         for own in (first.config, second.config)
     ]
-    differences |= _score_differences(ground, scores, config)
+    differences, missing = paired_differences(ground.first, ground.second, config, scores)
+    # Of an order by each run's own score, NDCG says enough.
+    of_score = f"ndcg@{config.evaluation.ndcg_k}"
+    differences = {
+        path: found for path, found in differences.items() if path[0] != "combined_score" or path[1] == of_score
+    }
     notes = [*ground.notes, *missing]
     if scores[0] != scores[1]:
         notes.append("The combined scores of the runs differ in terms or weights: each run is ranked by its own.")
@@ -183,35 +186,6 @@ def _with_level(config: Config, level: float) -> Config:
     replicates = metrics.replicates_for(level, drawn.replicates)
     bootstrap = drawn.model_copy(update={"level": level, "replicates": replicates})
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"bootstrap": bootstrap})})
-
-
-def _score_differences(
-    ground: CommonGround, scores: Sequence[CombinedScore], config: Config
-) -> dict[Path, PairedDifference]:
-    """NDCG of each run's own combined score against each label."""
-    rows = EvaluationRows(ground.first, config)
-    if not len(rows):
-        return {}
-    bootstrap, k = config.evaluation.bootstrap, config.evaluation.ndcg_k
-    codes, num_units = rows.units(ground.first, bootstrap.by)
-    unit_of_request = np.zeros(rows.num_requests, dtype=np.int64)
-    unit_of_request[rows.requests] = codes
-    sides = []
-    for predictions, score in zip((ground.first, ground.second), scores, strict=True):
-        sums = metrics.UnitSums(num_units)
-        combined = score.score(predictions.predictions)
-        for name in config.objective_names:
-            labels = predictions.labels[name]
-            if np.nanmin(labels, initial=0.0) < 0 or np.isnan(combined).any():
-                continue
-            found = metrics.ndcg(labels, combined, rows.requests, k)
-            units = unit_of_request[found.groups[found.counts]]
-            values = np.bincount(units, found.values[found.counts], num_units)
-            sums.add(
-                ("combined_score", f"ndcg@{k}", name), metrics.ratio, values, np.bincount(units, minlength=num_units)
-            )
-        sides.append(sums)
-    return metrics.paired_bootstrap([sides[0]], [sides[1]], num_units, bootstrap.replicates, level=bootstrap.level)
 
 
 def _metrics_of_verdicts(

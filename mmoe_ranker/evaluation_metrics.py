@@ -31,7 +31,7 @@ where GROUPED is {value, groups_counted, groups_total}: the mean over the groups
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def _tell_everything(report: dict[str, Any], everything: Everything, notes: list
 
 
 def paired_differences(
-    first: Predictions, second: Predictions, config: Config
+    first: Predictions, second: Predictions, config: Config, scores: Sequence[CombinedScore] = ()
 ) -> tuple[dict[Path, metrics.PairedDifference], list[str]]:
     """Every metric of two models on the same impressions, with the difference and its paired interval.
 
@@ -125,6 +125,7 @@ def paired_differences(
       first: of one model.
       second: of the other: the same impressions in the same order, with the same labels.
       config: which metrics, slices and bootstrap; both must have its objectives.
+      scores: the combined scores that rank, the first model's and the second's; by default both by that of `config`.
 
     Returns:
       By path in the report, such as ("objectives", "click", "auc"), ("combined_score", "ndcg@10", "click") or
@@ -143,7 +144,10 @@ def paired_differences(
     differences: dict[Path, metrics.PairedDifference] = {}
     if units is None:
         return differences, notes
-    pairs = (_parts(one, rows, config, units, notes, paired=True) for one in (first, second))
+    pairs = (
+        _parts(one, rows, config, units, notes, True, score)
+        for one, score in zip((first, second), scores or (None, None), strict=True)
+    )
     for (of_first, one), (of_second, other) in zip(*pairs, strict=True):
         differences |= metrics.paired_bootstrap(
             one.collected, other.collected, units.number, bootstrap.replicates, level=bootstrap.level
@@ -163,6 +167,7 @@ def _parts(
     units: Units | None,
     notes: list[str],
     paired: bool = False,
+    score: CombinedScore | None = None,
 ) -> Iterator[tuple[dict[str, Any], Statistics]]:
     """A part of the report with its statistics at a time, so that memory holds those of one objective."""
     k = config.evaluation.ndcg_k
@@ -188,15 +193,21 @@ def _parts(
             }
             notes += _what_is_missing(one)
         yield part, statistics
-    yield _combined_part(predictions, rows, config, units, notes)
+    terms = config.combined_score
+    score = score or CombinedScore.from_terms(config.objective_names, terms.form, terms.terms)
+    yield _combined_part(predictions, rows, config, units, notes, score)
 
 
 def _combined_part(
-    predictions: Predictions, rows: EvaluationRows, config: Config, units: Units | None, notes: list[str]
+    predictions: Predictions,
+    rows: EvaluationRows,
+    config: Config,
+    units: Units | None,
+    notes: list[str],
+    score: CombinedScore,
 ) -> tuple[dict[str, Any], Statistics]:
     statistics = Statistics(units)
     k = config.evaluation.ndcg_k
-    score = CombinedScore.from_terms(config.objective_names, config.combined_score.form, config.combined_score.terms)
     combined = score.score(predictions.predictions)
     part: dict[str, Any] = {name: {} for name in ranking_names(k)}
     inside = None
