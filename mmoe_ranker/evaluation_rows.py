@@ -49,8 +49,10 @@ class EvaluationRows:
     """
 
     def __init__(self, predictions: Predictions, config: Config) -> None:
-        columns = predictions.columns
-        for name in (*config.evaluation.group_by, *within_names(config), *slice_names(config)):
+        columns, grouping = predictions.columns, config.evaluation.group_by
+        within, sliced = within_names(config), slice_names(config)
+        named = dict.fromkeys([*grouping, *within, *sliced])
+        for name in named:
             if name not in columns:
                 raise InputError(
                     f"Predictions must hold a column of every feature that `evaluation` groups or slices by; evaluate "
@@ -59,11 +61,9 @@ class EvaluationRows:
         self.requests, self.num_requests = _dense(columns[REQUEST_ID])
         self.groups = {REQUEST_ID: self.requests}
         categorical = {feature.name for feature in config.features if feature.kind == "categorical"}
-        sliced = slice_names(config)
-        named = dict.fromkeys([*config.evaluation.group_by, *within_names(config), *sliced])
         encoded = {name: _dense(columns[name]) for name in named if name in categorical}
-        self.groups |= {name: _known_codes(columns[name], encoded[name][0]) for name in config.evaluation.group_by}
-        self.within = {name: _known_codes(columns[name], encoded[name][0]) for name in within_names(config)}
+        self.groups |= {name: _known_codes(columns[name], encoded[name][0]) for name in grouping}
+        self.within = {name: _known_codes(columns[name], encoded[name][0]) for name in within}
         self.slices = {
             name: _values(columns[name], *encoded[name])
             if name in categorical
