@@ -12,7 +12,6 @@ and how the runner bundles the work change nothing.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 import tempfile
 from collections import Counter
@@ -29,7 +28,7 @@ from pipelines.batches import ImpressionBatch
 from pipelines.dead_letters import WriteDeadLetters
 from pipelines.example_reports import MergeReports, Report, report_part, training_statistics
 from pipelines.grouping import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import SUMMARY, check_replaceable, read_handed, write_file, writing_beside
+from pipelines.output_folder import check_replaceable, read_handed, write_file, write_summary, writing_beside
 from pipelines.part_writing import in_time_order, part_bytes
 from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.shuffle import Payload, Shuffle
@@ -167,6 +166,5 @@ def _finish(config: Config, impressions: str, folder: str) -> dict[str, Any]:
                 write_file(FileSystems.join(folder, str(path.relative_to(local))), path.read_bytes())
     write_file(FileSystems.join(folder, "config.yaml"), dump_config(config).encode("utf-8"))
     summary = summarise(config, counts, report, plan, vocabularies)
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(FileSystems.join(folder, SUMMARY), text.encode("utf-8"))
+    write_summary(folder, summary)
     return summary

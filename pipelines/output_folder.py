@@ -11,11 +11,13 @@ import contextlib
 import ctypes
 import errno
 import glob
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -90,6 +92,12 @@ def writing_beside(out: str, form: str = FORMAT) -> Iterator[str]:
     except BaseException:
         remove(beside)
         raise
+
+
+def write_summary(folder: str, summary: dict[str, Any]) -> None:
+    """Writes `summary.json`, whose first key says of what form the folder is."""
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(FileSystems.join(folder, SUMMARY), text.encode("utf-8"))
 
 
 def write_file(path: str, content: bytes) -> None:

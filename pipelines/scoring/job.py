@@ -23,7 +23,15 @@ from mmoe_ranker.config_loading import parse_config, parse_mapping
 from mmoe_ranker.errors import InputError
 from pipelines.dead_letters import WriteDeadLetters
 from pipelines.grouping import GroupParts, create_blocks, num_shards_of
-from pipelines.output_folder import SUMMARY, check_replaceable, read_file, read_handed, write_file, writing_beside
+from pipelines.output_folder import (
+    SUMMARY,
+    check_replaceable,
+    read_file,
+    read_handed,
+    write_file,
+    write_summary,
+    writing_beside,
+)
 from pipelines.running import check_paths, make_pipeline, parse_options, run_and_wait
 from pipelines.scoring.files import (
     EncodeExamples,
@@ -263,6 +271,5 @@ def _summarise(folder: str, config: Config, files: list[ScoredFile], counts: dic
     }
     requests = sum(file.requests for file in files)
     summary = {"format": FORMAT, "config": config.name, "model": model, **counts, "requests": requests}
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(FileSystems.join(folder, SUMMARY), text.encode("utf-8"))
+    write_summary(folder, summary)
     return summary
