@@ -38,8 +38,10 @@ class ParameterServers(Frozen):
 
 
 class Training(Frozen):
-    """Chronological passes over the training split; embeddings by a sparse optimiser, the rest by a dense one.
+    """Chronological passes over the training split; embeddings by a sparse optimiser, the rest by dense ones.
 
+    `bias_optimizer` moves the shallow tower, by default as `optimizer` does: the faster it learns, the more it takes
+    of what position and relevance both explain.
     `loss_weighting: uncertainty` learns the objectives' weights (Kendall et al. 2018). `sample_weight` names a numeric
     feature of side bias, at least 0: the weight of the impression in every loss, relative to its mean in the batch; an
     impression without a value weighs 1. `precision` and `xla` are for devices that gain
@@ -53,6 +55,7 @@ class Training(Frozen):
     checkpoint_steps: PositiveInt = 500
     embedding_optimizer: Optimizer = Optimizer(name="adagrad", learning_rate=0.05)
     optimizer: Optimizer = Optimizer(name="adam", learning_rate=0.001)
+    bias_optimizer: Optimizer | None = None
     loss_weighting: Literal["static", "uncertainty"] = "static"
     sample_weight: Name | None = None
     early_stopping: EarlyStopping | None = None

@@ -6,6 +6,7 @@ of the batch keeps the step independent of it.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -71,23 +72,31 @@ def compile_ranker(ranker: Ranker, training: Training) -> None:
 def composite_optimizer(ranker: Ranker, training: Training) -> tf.keras.optimizers.legacy.Optimizer:
     """The optimiser that the config describes, for `ranker.compile`.
 
-    `training.embedding_optimizer` moves the embedding tables of the main tower, `training.optimizer` the rest.
+    `training.embedding_optimizer` moves the embedding tables of the main tower, `training.bias_optimizer` the shallow
+    tower, `training.optimizer` the rest.
     """
-
     shared = training.distribution.kind == "parameter_server"
+    chosen = [training.embedding_optimizer, training.optimizer]
+    if ranker.bias.tower is not None:
+        chosen.append(training.bias_optimizer or training.optimizer)
     return _Composite(
         [
-            (_build(training.embedding_optimizer, shared), lambda: optimized_variables(ranker)[0]),
-            (_build(training.optimizer, shared), lambda: optimized_variables(ranker)[1]),
+            (_build(optimizer, shared), functools.partial(_variables_of_part, ranker, part))
+            for part, optimizer in enumerate(chosen)
         ]
     )
 
 
-def optimized_variables(ranker: Ranker) -> tuple[list[tf.Variable], list[tf.Variable]]:
-    """What each part of the composite optimiser moves: the embedding tables, and the rest."""
-    tables = ranker.embedding_variables()
-    known = {variable.ref() for variable in tables}
-    return tables, [variable for variable in ranker.trainable_variables if variable.ref() not in known]
+def optimized_variables(ranker: Ranker) -> list[list[tf.Variable]]:
+    """What each part of the composite optimiser moves: embedding tables, the rest, and the shallow tower if any."""
+    tables, tower = ranker.embedding_variables(), ranker.bias.tower
+    apart = [] if tower is None else [tower.trainable_variables]
+    known = {variable.ref() for part in (tables, *apart) for variable in part}
+    return [tables, [variable for variable in ranker.trainable_variables if variable.ref() not in known], *apart]
+
+
+def _variables_of_part(ranker: Ranker, part: int) -> list[tf.Variable]:
+    return optimized_variables(ranker)[part]
 
 
 def _build(optimizer: Optimizer, shared: bool) -> tf.keras.optimizers.legacy.Optimizer:

@@ -37,6 +37,31 @@ def build(kind: str, statistics: Statistics) -> Ranker:
     return ranker
 
 
+def test_the_shallow_tower_learns_by_an_optimiser_of_its_own(statistics: Statistics) -> None:
+    features, labels = raw_features(64), random_labels(64)
+    moved = []
+    for rate in (None, 1.0):
+        raw = small_config()
+        raw["training"] |= {"optimizer": {"name": "sgd", "learning_rate": 0.1}}
+        raw["training"] |= {} if rate is None else {"bias_optimizer": {"name": "sgd", "learning_rate": rate}}
+        config = parse_config(raw)
+        tf.keras.utils.set_random_seed(0)
+        ranker = Ranker(config, statistics)
+        ranker(ranker.feature_rows(features))
+        ranker.compile(optimizer=composite_optimizer(ranker, config.training))
+        before = {variable.name: variable.numpy() for variable in ranker.trainable_variables}
+        ranker.fit(tf.data.Dataset.from_tensors((ranker.feature_rows(features), labels)), verbose=0)
+        moved.append(
+            {variable.name: variable.numpy() - before[variable.name] for variable in ranker.trainable_variables}
+        )
+    tower = {variable.name for variable in ranker.bias.tower.trainable_variables}
+    assert tower < set(moved[0])
+    for name, change in moved[0].items():
+        # One step of the same gradient, ten times as long for the tower.
+        np.testing.assert_allclose(moved[1][name], change * (10.0 if name in tower else 1.0), rtol=1e-4, atol=1e-6)
+    assert all(np.abs(moved[0][name]).max() > 1e-5 for name in tower)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_and_is_served_without_position(kind: str, statistics: Statistics, tmp_path: Path) -> None:
     raw = small_config()

@@ -18,7 +18,7 @@ from tests.evidence.runs import LeftToAnotherError
 
 # By name, the module here whose `run(folder)` does it.
 EXPERIMENTS = {
-    "position_bias": "position_bias",
+    **dict.fromkeys(("position_bias", "tower_rate"), "position_bias"),
     **dict.fromkeys(("kuairand", "trivago", "clara2"), "real_logs"),
     **dict.fromkeys(
         ("table1_simulated", "table1_kuairand", "table1_census_income", "table1_census_education"), "table1"
