@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmoe_ranker  # noqa: F401  (the Keras guard, before anything imports TensorFlow)
 from mmoe_ranker.config import Config
@@ -18,6 +19,14 @@ from tests.configs import small_config
 def config() -> Config:
     """A small config with every kind of feature and both kinds of objective."""
     return parse_config(small_config())
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """The same config in a file."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small_config()), encoding="utf-8")
+    return path
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""The report against metrics of rows picked one by one: intervals, slices, and sets on which little is defined."""
+"""The report against metrics of rows picked one by one: values, slices, and sets on which little is defined."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,129 +12,16 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from mmoe_ranker import metrics
-from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import parse_config
-from mmoe_ranker.errors import InputError
-from mmoe_ranker.evaluation_metrics import _parts, _units, evaluate, paired_differences
-from mmoe_ranker.evaluation_rows import EvaluationRows
+from mmoe_ranker.evaluation_metrics import evaluate, paired_differences
 from mmoe_ranker.evaluation_text import format_report
-from mmoe_ranker.predictions import Predictions
 from tests.configs import small_config
-
-OBJECTIVES = ("click", "watch_time", "like", "dismiss")
-
-
-def _config(**evaluation: Any) -> Config:
-    return parse_config(small_config() | {"evaluation": {"bootstrap": {"replicates": 0}} | evaluation})
-
-
-def _predictions(requests: int = 40, seed: int = 0) -> Predictions:
-    rng = np.random.default_rng(seed)
-    count = requests * 5
-    click = (rng.random(count) < 0.4).astype(float)
-    labels = {"click": click, "watch_time": np.where(click == 1, rng.random(count) * 60, np.nan)}
-    labels |= {"like": (rng.random(count) < 0.2).astype(float), "dismiss": (rng.random(count) < 0.3).astype(float)}
-    labels["like"][rng.random(count) < 0.3] = np.nan
-    predictions = {name: np.round(rng.random(count) * 0.9 + 0.05, 2) for name in OBJECTIVES}  # ties
-    predictions["watch_time"] *= 60
-    users = rng.choice([b"u1", b"u2", b"u3", b"u4", b"u5", b""], requests)
-    columns = {
-        "request_id": np.repeat([f"r{index}".encode() for index in range(requests)], 5).astype(object),
-        "item_id": np.array([f"v{index}".encode() for index in range(count)]),
-        "position": np.tile(np.arange(1, 6), requests),
-        "device": np.repeat(rng.choice([b"phone", b"tv", b""], requests), 5).astype(object),
-        "user_id": np.repeat(users, 5).astype(object),
-        "duration": np.where(rng.random(count) < 0.1, np.nan, rng.exponential(100, count)),
-        "watch_history": rng.integers(0, 4, count),
-    }
-    return Predictions(predictions, labels, columns)
-
-
-def _rows(data: Predictions, rows: np.ndarray, request_ids: np.ndarray | None = None) -> Predictions:
-    columns = {name: column[rows] for name, column in data.columns.items()}
-    if request_ids is not None:
-        columns["request_id"] = request_ids
-    return Predictions(
-        {name: values[rows] for name, values in data.predictions.items()},
-        {name: values[rows] for name, values in data.labels.items()},
-        columns,
-    )
-
-
-def _at(report: Any, path: tuple[str, ...]) -> float:
-    for name in path:
-        report = report[name]
-    report = report["value"] if isinstance(report, dict) else report
-    return math.nan if report is None else report
-
-
-@pytest.mark.parametrize("by", ["request_id", "user_id"])
-def test_each_statistic_of_a_draw_is_the_report_on_the_rows_that_it_took(by: str) -> None:
-    config = _config(group_by=["user_id"], bootstrap={"replicates": 1, "by": by})
-    data = _predictions()
-    rows = EvaluationRows(data, config)
-    units = _units(data, rows, config, [])
-    assert units is not None
-    request_of_row = np.repeat(np.arange(40), 5)
-    # A user is a unit; a request whose user is not known is one by itself.
-    keys = [u if by == "user_id" and u else r for u, r in zip(data.columns["user_id"], request_of_row, strict=True)]
-    assert units.number == len(set(keys))
-    counts = np.random.default_rng(1).poisson(1.0, (3, units.number)).astype(np.uint8)
-    found: dict[tuple[str, ...], np.ndarray] = {}
-    for _, statistics in _parts(data, rows, config, units, [], paired=True):
-        for statistic in statistics.collected:
-            found |= statistic(counts)
-    for draw, drawn in enumerate(counts):
-        times = drawn[units.codes]
-        taken = np.repeat(np.arange(200), times)
-        copies = np.concatenate([np.arange(count) for count in times])
-        ids = np.array([f"{request_of_row[row]} {copy}".encode() for row, copy in zip(taken, copies, strict=True)])
-        report = evaluate(_rows(data, taken, ids), _config(group_by=["user_id"]))
-        for path, values in found.items():
-            missing = path[0] == "slices" and path[2] not in report["slices"][path[1]]
-            expected = math.nan if missing else _at(report, path)
-            np.testing.assert_allclose(values[draw], expected, atol=1e-12, err_msg=f"{path}")
-    for name in ("log_loss", "normalized_entropy", "calibration", "auc", "pr_auc", "mrr", "recall@10", "ndcg@10"):
-        assert ("objectives", "click", name) in found
-    assert ("objectives", "click", "group_auc", "user_id") in found
-    assert ("objectives", "like", "auc_within", "position") in found
-    assert ("combined_score", "ndcg@10", "watch_time") in found
-    assert ("slices", "device", "tv", "dismiss", "auc") in found
-    assert ("slices", "position", "3", "watch_time", "mae") in found
-
-
-def test_intervals_stand_where_the_metrics_do(config: Config) -> None:
-    config = _config(group_by=["user_id"], bootstrap={"replicates": 60, "level": 0.9})
-    data = _predictions(100)
-    report = evaluate(data, config)
-    assert report["bootstrap"] == {"replicates": 60, "by": "request_id", "level": 0.9, "units": 100}
-    for name, interval in report["intervals"]["objectives"]["click"].items():
-        if name not in ("group_auc", "auc_within"):
-            low, high = interval
-            assert low <= _at(report, ("objectives", "click", name)) <= high
-    low, high = report["intervals"]["objectives"]["click"]["group_auc"]["user_id"]
-    assert low < report["objectives"]["click"]["group_auc"]["user_id"]["value"] < high
-    low, high = report["intervals"]["combined_score"]["mrr"]["click"]
-    assert low < report["combined_score"]["mrr"]["click"]["value"] < high
-    assert "xauc" not in report["intervals"]["objectives"]["watch_time"]
-    # A redraw adds its noise to that of the rows: no percentile of the draws is near the error of a calibrated model.
-    assert report["objectives"]["click"]["calibration_error"] > 0
-    assert "calibration_error" not in report["intervals"]["objectives"]["click"]
-    assert json.loads(json.dumps(report)) == report
-    text = format_report(report)
-    assert "[low, high]: 90 % of 60 draws of 100 values of request_id" in text
-    low, high = report["intervals"]["objectives"]["click"]["group_auc"]["request_id"]
-    counted = report["objectives"]["click"]["group_auc"]["request_id"]["groups_counted"]
-    assert 0 < counted < 100
-    assert f" [{low:.4f}, {high:.4f}], {counted} groups" in text
-    assert evaluate(data, config) == report
-    plain = evaluate(data, _config(group_by=["user_id"]))
-    assert plain == {name: value for name, value in report.items() if name not in ("intervals", "bootstrap")}
+from tests.made_predictions import OBJECTIVES, config_with, made_predictions, rows_of
 
 
 def test_metrics_are_those_of_scikit_learn_and_of_the_rows() -> None:
-    data = _predictions()
-    report = evaluate(data, _config())
+    data = made_predictions()
+    report = evaluate(data, config_with())
     click, predicted = data.labels["click"], data.predictions["click"]
     found = report["objectives"]["click"]
     assert found["pr_auc"] == pytest.approx(sklearn_metrics.average_precision_score(click, predicted))
@@ -160,8 +46,8 @@ def test_metrics_are_those_of_scikit_learn_and_of_the_rows() -> None:
 
 
 def test_agreement_is_the_rank_correlation_of_the_rows_that_both_have() -> None:
-    data = _predictions()
-    report = evaluate(data, _config())["agreement"]
+    data = made_predictions()
+    report = evaluate(data, config_with())["agreement"]
     for part, columns in (("predictions", data.predictions), ("labels", data.labels)):
         for one in OBJECTIVES:
             for other in OBJECTIVES:
@@ -176,8 +62,8 @@ def test_agreement_is_the_rank_correlation_of_the_rows_that_both_have() -> None:
 
 
 def test_numbers_are_sliced_by_buckets_of_equal_counts_and_sequences_by_length() -> None:
-    data = _predictions()
-    report = evaluate(data, _config(slices=["duration", "watch_history"]))["slices"]
+    data = made_predictions()
+    report = evaluate(data, config_with(slices=["duration", "watch_history"]))["slices"]
     assert list(report) == ["position", "device", "duration", "watch_history"]
     assert list(report["watch_history"]) == ["0", "1", "2", "3"]
     lengths = data.columns["watch_history"]
@@ -202,11 +88,11 @@ def test_numbers_are_sliced_by_buckets_of_equal_counts_and_sequences_by_length()
 
 
 def test_the_largest_values_of_a_slice_are_reported_and_the_rest_together() -> None:
-    data = _predictions(100)
+    data = made_predictions(100)
     sizes = [4] * 50 + [1] * 300
     ids = np.repeat([f"v{index:03d}".encode() for index in range(350)], sizes).astype(object)
     data.columns["video_id"] = np.random.default_rng(2).permutation(ids)[:500]
-    report = evaluate(data, _config(slices=["video_id"]))
+    report = evaluate(data, config_with(slices=["video_id"]))
     values = report["slices"]["video_id"]
     assert list(values)[-1] == "(other)"
     assert len(values) == 51
@@ -225,16 +111,16 @@ def test_the_largest_values_of_a_slice_are_reported_and_the_rest_together() -> N
 def test_position_and_device_are_always_sliced() -> None:
     document = small_config()
     document["model"]["bias"] = {"kind": "none"}
-    assert list(evaluate(_predictions(), parse_config(document | {"evaluation": {}}))["slices"]) == [
+    assert list(evaluate(made_predictions(), parse_config(document | {"evaluation": {}}))["slices"]) == [
         "position",
         "device",
     ]
 
 
 BROKEN = {
-    "no impression": lambda data: _rows(data, np.arange(0)),
-    "one impression": lambda data: _rows(data, np.arange(1)),
-    "one request": lambda data: _rows(data, np.arange(5)),
+    "no impression": lambda data: rows_of(data, np.arange(0)),
+    "one impression": lambda data: rows_of(data, np.arange(1)),
+    "one request": lambda data: rows_of(data, np.arange(5)),
     "one class": lambda data: dataclasses.replace(
         data, labels=data.labels | {"click": np.zeros(200), "like": np.ones(200)}
     ),
@@ -255,8 +141,8 @@ SAID = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_the_rows_do_not_define_is_null_with_a_note(name: str) -> None:
-    config = _config(group_by=["user_id"], slices=["duration"], bootstrap={"replicates": 20})
-    data = BROKEN[name](_predictions())
+    config = config_with(group_by=["user_id"], slices=["duration"], bootstrap={"replicates": 20})
+    data = BROKEN[name](made_predictions())
     report = evaluate(data, config)
     assert SAID[name] in " ".join(report["notes"])
     json.dumps(report, allow_nan=False)
@@ -277,51 +163,3 @@ def test_what_the_rows_do_not_define_is_null_with_a_note(name: str) -> None:
     assert all(math.isnan(found.difference) or found.difference == 0 for found in differences.values())
     if whole:
         assert differences["objectives", "dismiss", "auc"].low == 0.0
-
-
-def test_paired_differences_are_those_of_two_reports() -> None:
-    config = _config(bootstrap={"replicates": 100})
-    first = _predictions(200)
-    second = dataclasses.replace(first, predictions=first.predictions | {"click": 0.2 + 0.5 * first.labels["click"]})
-    found, _ = paired_differences(first, second, config)
-    reports = [evaluate(one, config) for one in (first, second)]
-    for path, pair in found.items():
-        np.testing.assert_allclose(pair[:2], [_at(report, path) for report in reports], err_msg=str(path))
-    error = found["objectives", "click", "calibration_error"]
-    assert error.difference == pytest.approx(error.second - error.first)
-    assert math.isnan(error.low)
-    assert found["objectives", "click", "auc"].low > 0.3
-    assert found["objectives", "dismiss", "auc"][2:] == (0.0, 0.0, 0.0)
-    assert found["slices", "device", "tv", "click", "auc"].low > 0.2
-    assert found["combined_score", "ndcg@10", "click"].low > 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: _rows(data, np.arange(195)), r"request ids that differ, of 200 and 195 impressions\."),
-        (
-            lambda data: dataclasses.replace(data, labels=data.labels | {"like": np.zeros(200)}),
-            r"labels of `like` that differ, of 200 and 200 impressions\.",
-        ),
-    ],
-)
-def test_two_models_are_compared_on_the_same_impressions(change: Any, message: str) -> None:
-    data = _predictions()
-    with pytest.raises(InputError, match=f"on the same impressions in the same order. Received: {message}$"):
-        paired_differences(data, change(data), _config(bootstrap={"replicates": 5}))
-    with pytest.raises(InputError, match=r"replicates` must be at least 1 to compare two models\. Received: 0\.$"):
-        paired_differences(data, data, _config())
-
-
-def test_units_have_one_value_a_request_and_columns_are_there() -> None:
-    data = _predictions()
-    data.columns["user_id"][0] = b"another"
-    config = _config(bootstrap={"replicates": 5, "by": "user_id"})
-    with pytest.raises(
-        InputError, match=r"one value a request\. Received: 'user_id', which differs within .* on \d+ im"
-    ):
-        evaluate(data, config)
-    del data.columns["duration"]
-    with pytest.raises(InputError, match=r"evaluate again\. Received: columns request_id, .*, and no `duration`\.$"):
-        evaluate(data, _config(slices=["duration"]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,8 @@ NUM_REQUESTS = 1500
 POSITIONS = 5
 DAYS = 5
 START = 1_651_017_600
+LATE = NUM_REQUESTS * 8 // 10
+"""The first request of the validation split."""
 EXAMINATION = (1.0, 0.8, 0.6, 0.5, 0.4)
 
 
@@ -53,6 +56,14 @@ class Log:
     def check(self) -> CheckReport:
         """What `pipelines.checking.job.run` reports, but for what is counted of records that are refused."""
         return check_tables(self.parsed(), pa.Table.from_pylist(self.records), pa.Table.from_pylist(self.events))
+
+
+class Fault(NamedTuple):
+    """What spoils a log; severity, code and subject of every finding then; words of one of them, with its figure."""
+
+    plant: Callable[[Log], None]
+    findings: list[tuple[str, str, str]]
+    figure: str
 
 
 def check_tables(config: Config, records: pa.Table, events: pa.Table) -> CheckReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ def read_split(config: Config, folder: Path, split: str) -> list[dict[str, Any]]
 def read_all(config: Config, folder: Path) -> list[dict[str, Any]]:
     """The examples of all splits in order."""
     return [example for split in ("train", "validation", "test") for example in read_split(config, folder, split)]
+
+
+def letters_of(folder: Path, log: str) -> list[dict[str, Any]]:
+    """The dead letters of a log in order."""
+    files = sorted((folder / "dead_letters").glob(f"{log}-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -52,7 +52,8 @@ def browser() -> Iterator[Any]:
     path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(
-            f"no browser: none of {', '.join(_BROWSERS)} is on the PATH (`make browser` installs one on Debian)"
+            f"the page is looked at in a browser, and none of {', '.join(_BROWSERS)} is on the PATH "
+            "(`make browser` installs one on Debian)"
         )
     from playwright.sync_api import sync_playwright
 

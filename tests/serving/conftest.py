@@ -14,8 +14,11 @@ import tensorflow as tf
 from grpc_health.v1 import health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 
+from serving.client import RankingClient
 from serving.server import ModelServer
+from tests.serving.ranker_requests import serving
 from tests.serving.saved_models import HalfPlusTwo, Ranker
+from tests.serving.scorers import publish
 
 MODEL = "half_plus_two"
 
@@ -50,6 +53,18 @@ def half_plus_two(exports: pathlib.Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture(scope="module")
+def good_version(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A version of `scorers.Scorer` that passes every check of `verify`."""
+    return publish(tmp_path_factory.mktemp("scorer") / "1")
+
+
+@pytest.fixture
+def version(good_version: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy to spoil."""
+    return pathlib.Path(shutil.copytree(good_version, tmp_path / "2"))
+
+
 @pytest.fixture(scope="session")
 def server(half_plus_two: pathlib.Path) -> Iterator[ModelServer]:
     with ModelServer(half_plus_two, name=MODEL, port=0) as running:
@@ -60,6 +75,15 @@ def server(half_plus_two: pathlib.Path) -> Iterator[ModelServer]:
 def stubs(server: ModelServer) -> Iterator[Stubs]:
     with open_channel(server) as channel:
         yield Stubs(channel)
+
+
+@pytest.fixture(scope="module")
+def client(exports: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankingClient]:
+    """A client of a server of `saved_models.Ranker`."""
+    folder = tmp_path_factory.mktemp("rankers")
+    shutil.copytree(exports / "ranker", folder / "1")
+    with serving(folder) as connected:
+        yield connected
 
 
 def open_channel(server: ModelServer) -> grpc.Channel:

@@ -18,6 +18,13 @@ OBJECTIVES = ("click", "like", "dismiss")
 OFFSETS = (0.0, 0.25, 0.0)
 COMPLEMENTS = (False, False, True)
 WEIGHTS = (1.0, 0.5, 2.0)
+ROWS = [(0.2, 0.5, 0.1), (0.9, 0.5, 0.2), (0.5, 0.5, 0.3), (0.4, 0.1, 0.1), (0.3, 0.1, 0.4)]
+
+
+def request_of(rows: list[tuple[float, ...]]) -> dict[str, Any]:
+    """Candidates `i0`, `i1`, ... for which the ranker predicts these rows."""
+    candidates = [{"item": f"i{number}"} | dict(zip(OBJECTIVES, row, strict=True)) for number, row in enumerate(rows)]
+    return {"context": {"user": "u"}, "candidates": candidates}
 
 
 class FakeRanker:

@@ -80,6 +80,7 @@ class Load:
                 try:
                     client.rank(request)
                     next(self.ranked)
+                # An exception that ends a thread is seen by nobody: whatever it is, the test must fail of it.
                 except Exception as error:
                     self.failures.append(error)
 

@@ -18,7 +18,7 @@ from serving.ranked_list_log import RankedListLog
 from serving.session import SavedModel
 from serving.tfrecord import append_record, read_records
 from serving.warmup import WARMUP_FILE, warm_up
-from tests.serving.test_client import CANDIDATES, CONTEXT
+from tests.serving.ranker_requests import CANDIDATES, CONTEXT
 
 
 @pytest.fixture

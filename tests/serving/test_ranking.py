@@ -1,4 +1,4 @@
-"""One ranking from chunks and versions: against what a single call gives, and against the formula by hand."""
+"""One ranking from chunks: against what a single call gives, and against the formula by hand."""
 
 from __future__ import annotations
 
@@ -11,21 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_ranker.errors import InputError
-from serving.client import RankingError
-from serving.connection import RefusedError
-from serving.protos import PredictRequest, SignatureDefMap, TensorProto
 from serving.ranking import merged_order
-from serving.tensor_codec import decode, encode_numbers, encode_strings
-from tests.serving.fake_ranker import COMPLEMENTS, OBJECTIVES, OFFSETS, WEIGHTS, FakeRanker
+from tests.serving.fake_ranker import COMPLEMENTS, OBJECTIVES, OFFSETS, ROWS, WEIGHTS, FakeRanker, request_of
 
 # Few values, so that candidates tie; tiny ones, so that scores vanish in float32 and the key alone tells them apart.
 PROBABILITY = st.sampled_from([1e-30, 1e-6, 2e-6, 0.001, 0.2, 0.5, 0.5000001, 0.999, 1.0])
 WEIGHT = st.sampled_from([0.0, 0.3, 1.0, 3.0])
-
-
-def request_of(rows):
-    candidates = [{"item": f"i{number}"} | dict(zip(OBJECTIVES, row, strict=True)) for number, row in enumerate(rows)]
-    return {"context": {"user": "u"}, "candidates": candidates}
 
 
 @given(
@@ -109,149 +100,6 @@ def test_merge_keeps_the_order_of_a_chunk_against_a_key_that_is_off_by_a_bit():
     assert merged_order(orders, np.ones(4), key).tolist() == [3, 0, 1, 2]
 
 
-ROWS = [(0.2, 0.5, 0.1), (0.9, 0.5, 0.2), (0.5, 0.5, 0.3), (0.4, 0.1, 0.1), (0.3, 0.1, 0.4)]
-
-
-def test_chunks_of_two_versions_are_asked_for_again():
-    expected = FakeRanker(versions=(2,)).client().rank_arrays(request_of(ROWS))
-    server = FakeRanker(versions=(1, 1, 2))
-    ranking = server.client(max_candidates=2).rank_arrays(request_of(ROWS))
-    assert ranking.version == expected.version == 2
-    assert ranking.as_dict() == expected.as_dict()
-    assert sorted(server.asked) == [1, 2, 2, 2, 2]  # the two that version 1 had answered, again
-
-
-def test_weights_and_their_order_are_those_of_the_version_that_answers():
-    server = FakeRanker(versions=(1, 2))
-    server.weights[2] = (3.0, 0.5, 0.25)
-    server.order[2] = OBJECTIVES[::-1]
-    alone = FakeRanker(versions=(2,))
-    alone.weights, alone.order = server.weights, server.order
-    client = server.client()
-    client.rank(request_of(ROWS))
-    ranking = client.rank_arrays(request_of(ROWS), {"like": 2.0}, explain=True)
-    assert ranking.version == 2
-    assert ranking.weights == {"dismiss": 0.25, "like": 2.0, "click": 3.0}
-    assert ranking.as_dict() == alone.client().rank(request_of(ROWS), {"like": 2.0}, explain=True)
-
-
-def test_two_versions_that_answer_in_turn_need_one_call_a_request():
-    server = FakeRanker(versions=(1, 2) * 10)
-    client = server.client()
-    client.rank(request_of(ROWS))
-    client.rank(request_of(ROWS))
-    asked, server.asked = server.asked, []
-    server.get_metadata = None  # both are known by now
-    assert [client.rank_arrays(request_of(ROWS)).version for _ in range(6)] == [1, 2] * 3
-    assert len(server.asked) == 6
-    assert len(asked) == 2
-
-
-def test_versions_that_never_agree_are_an_error():
-    server = FakeRanker(versions=tuple(range(1, 100)))
-    with pytest.raises(RankingError, match="answered with one version after the other of `ranker`, and not 5 times"):
-        server.client(max_candidates=1).rank(request_of(ROWS))
-
-
-def test_request_made_for_a_version_that_is_gone_is_made_for_the_next():
-    server = FakeRanker(versions=(1, 2))
-    client = server.client()
-    assert client.signature.version == 1
-    predict, refusals = server.predict, []
-
-    def refuse_once(request, deadline):
-        if request.model_spec.signature_name == "rank" and not refusals:
-            refusals.append(1)
-            server.versions = [2]
-            raise RefusedError("input size does not match signature")
-        return predict(request, deadline)
-
-    server.predict = refuse_once
-    assert client.rank_arrays(request_of(ROWS)).version == 2
-    refusals.clear()
-    with pytest.raises(RefusedError):  # of the version that is there: nothing to wait for
-        client.rank(request_of(ROWS))
-    assert len(refusals) == 1
-
-
-def with_age(rows):
-    request = request_of(rows)
-    return request | {"candidates": [candidate | {"age": 3.0} for candidate in request["candidates"]]}
-
-
-def test_feature_that_a_new_version_adds():
-    server = FakeRanker(versions=(1, 2))
-    server.more_features[2] = ("age",)
-    client = server.client()
-    assert client.rank_arrays(request_of(ROWS)).version == 1
-    assert client.rank_arrays(with_age(ROWS)).version == 2  # unknown to version 1, whose signature the client has
-    assert len(server.asked) == 2  # and never sent to be refused
-    with pytest.raises(InputError, match="Candidate 0 lacks the feature `age`"):
-        client.rank(request_of(ROWS))
-
-
-def test_feature_that_a_new_version_drops():
-    server = FakeRanker(versions=(1, 2))
-    server.more_features[1] = ("age",)
-    client = server.client()
-    assert [client.rank_arrays(make(ROWS)).version for make in (with_age, request_of)] == [1, 2]
-
-
-def test_weight_of_an_objective_that_a_new_version_adds():
-    server = FakeRanker(versions=(1, 2))
-    server.order[1] = OBJECTIVES[:2]
-    server.weights[1] = WEIGHTS
-    client = server.client()
-    assert client.rank_arrays(request_of(ROWS)).weights == {"click": 1.0, "like": 0.5}
-    assert client.rank_arrays(request_of(ROWS), {"dismiss": 3.0}).weights == {"click": 1.0, "like": 0.5, "dismiss": 3.0}
-
-
-def test_explanation_that_a_new_version_adds():
-    server = FakeRanker(versions=(1, 2))
-    server.explained[1] = False
-    client = server.client()
-    client.rank(request_of(ROWS))
-    assert "contributions" in client.rank(request_of(ROWS), explain=True)["ranking"][0]
-
-
-def test_explanation_that_the_version_which_answers_cannot_give():
-    server = FakeRanker(versions=(1, 2))
-    server.explained[2] = False
-    client = server.client()
-    assert client.signature.combined_score is not None
-    server.versions = [2]
-    with pytest.raises(InputError, match=r"`explain` needs .*Received: version 2 of `ranker`, which does not\.$"):
-        client.rank(request_of(ROWS), explain=True)
-    assert client.rank_arrays(request_of(ROWS)).version == 2
-
-
-def test_request_that_fits_no_version_costs_one_look_at_the_signature():
-    server = FakeRanker()
-    client = server.client()
-    client.rank(request_of(ROWS))
-    fetched, fetch = [], server.get_metadata
-    server.get_metadata = lambda *arguments: fetched.append(1) or fetch(*arguments)
-    for _ in range(3):
-        with pytest.raises(InputError, match="Candidate 0 has the unknown feature `age`"):
-            client.rank(with_age(ROWS))
-    assert len(fetched) == 3
-    assert len(server.asked) == 1
-
-
-def test_server_that_does_not_answer_is_not_asked_for_its_signature():
-    server = FakeRanker()
-    client = server.client()
-    client.rank(request_of(ROWS))
-    server.predict = unavailable
-    server.get_metadata = None
-    with pytest.raises(InputError, match="No model server answers"):
-        client.rank(request_of(ROWS))
-
-
-def unavailable(request, deadline):
-    raise InputError("No model server answers at the target. Received: fake:1.")
-
-
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -277,75 +125,6 @@ def test_limit_on_candidates_that_is_none():
         FakeRanker().client(max_candidates=0)
 
 
-@pytest.mark.parametrize(("name", "values"), [("click", [1.0, 2.0]), ("ranking", None), ("combined_score", [1.0])])
-def test_answers_that_do_not_fit(name, values):
-    server = FakeRanker()
-    predict = server.predict
-
-    def spoilt(request, deadline):
-        response = predict(request, deadline)
-        if name in response.outputs:
-            del response.outputs[name]
-            if values:
-                response.outputs[name].dtype = 1
-                response.outputs[name].float_val.extend(values)
-                response.outputs[name].tensor_shape.dim.add(size=len(values))
-        return response
-
-    server.predict = spoilt
-    message = f"do not fit 5 candidates: .*`{name}` {len(values)}" if values else "without a readable output `ranking`"
-    with pytest.raises(RankingError, match=message):
-        server.client().rank(request_of(ROWS))
-
-
-@pytest.mark.parametrize(
-    ("ranking", "message"),
-    [
-        ([0, 0], r"a `ranking` that does not hold each number from 0 to 1 once\.$"),
-        ([0, 2], r"a `ranking` that does not hold each number from 0 to 1 once\.$"),  # a row of the other chunk
-        ([-1, 0], r"a `ranking` that does not hold each number from 0 to 1 once\.$"),
-        ([1.0, 0.0], r"a `ranking` that does not hold each number from 0 to 1 once\.$"),
-        ([0], r"do not fit 2 candidates: .*`ranking` 1"),
-        ([0, 1, 2], r"do not fit 2 candidates: .*`ranking` 3"),
-    ],
-)
-def test_ranking_that_is_no_order(ranking, message):
-    server = FakeRanker()
-    predict = server.predict
-
-    def spoilt(request, deadline):
-        response = predict(request, deadline)
-        if "ranking" in response.outputs:
-            response.outputs["ranking"].CopyFrom(encode_numbers(np.array(ranking)))
-        return response
-
-    server.predict = spoilt
-    with pytest.raises(RankingError, match=message):
-        server.client(max_candidates=2).rank(request_of(ROWS[:4]))
-
-
-def test_sizes_that_add_up_although_each_is_wrong():
-    server = FakeRanker()
-    predict = server.predict
-
-    def swapped(request, deadline):
-        if "click" not in request.inputs:
-            return predict(request, deadline)
-        size = {2: 1, 1: 2}[len(decode(request.inputs["click"]))]
-        return FakeRanker().predict(resized(request, size), deadline)
-
-    server.predict = swapped
-    with pytest.raises(RankingError, match="do not fit 2 candidates: `combined_score` 1, `ranking` 1, `click` 1"):
-        server.client(max_candidates=2).rank(request_of(ROWS[:3]))
-
-
-def resized(request, size):
-    changed = PredictRequest.FromString(request.SerializeToString())
-    for name in OBJECTIVES:
-        changed.inputs[name].CopyFrom(encode_numbers(np.full(size, 0.5, np.float32)))
-    return changed
-
-
 @pytest.mark.parametrize(
     ("ids", "plain"),
     [
@@ -363,60 +142,3 @@ def test_ids_that_numpy_holds_are_plain_in_json(ids, plain):
     ranking = client.rank_arrays(request)
     received = [row["item"] for row in json.loads(json.dumps(ranking.as_dict()))["ranking"]]
     assert received == [plain[row] for row in ranking.order]
-
-
-def spoilt_contract(server, output):
-    """Lets `output`, or nothing, be what the model's `contract` answers."""
-    predict = server.predict
-
-    def answer(request, deadline):
-        response = predict(request, deadline)
-        if request.model_spec.signature_name == "contract":
-            del response.outputs["contract"]
-            if output is not None:
-                response.outputs["contract"].CopyFrom(output)
-        return response
-
-    server.predict = answer
-    return server
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (None, r"must return one string, .*Received: an output that cannot be read, DataType 0 .*"),
-        (encode_strings([b"{}", b"{}"], (2,)), r"must return one string, .*Received: 2 of dtype object\.$"),
-        (encode_numbers(np.float32([0.5])), r"must return one string, .*Received: 1 of dtype float32\.$"),
-        (encode_strings([b"\xff"], ()), r"must tell the item key.*UnicodeDecodeError: .*Received: b'.xff'\.$"),
-    ],
-)
-def test_contract_that_cannot_be_read(output, message):
-    client = spoilt_contract(FakeRanker(), output).client()
-    with pytest.raises(InputError, match=rf"^The signature `contract` of the served model {message}"):
-        client.rank(request_of(ROWS))
-
-
-@pytest.mark.parametrize(
-    ("default", "received"),
-    [
-        (TensorProto(dtype=1, tensor_content=b"abc"), r"`tensor_content` holds 3 bytes where .*"),
-        (encode_strings([b"1"], (1,)), r"dtype object of shape \(1,\)"),
-        (encode_numbers(np.float32(1.0)), r"dtype float32 of shape \(\)"),
-    ],
-)
-def test_default_weights_that_cannot_be_read(default, received):
-    server = FakeRanker()
-    fetch = server.get_metadata
-
-    def spoilt(request, deadline):
-        response = fetch(request, deadline)
-        signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        signatures.signature_def["rank"].defaults["score_weights"].CopyFrom(default)
-        response.metadata["signature_def"].value = signatures.SerializeToString()
-        return response
-
-    server.get_metadata = spoilt
-    with pytest.raises(
-        InputError, match=rf"default of `score_weights` .*, one number an objective\. Received: {received}\.$"
-    ):
-        server.client().rank(request_of(ROWS))

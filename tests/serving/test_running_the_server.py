@@ -18,8 +18,8 @@ from google.protobuf import text_format
 from mmoe_ranker.cli import cli
 from serving.metrics import ServerMetrics
 from serving.versions import ModelVersions, State
+from tests.serving.ranker_requests import CANDIDATES, CONTEXT, serving
 from tests.serving.tensorflow_serving_files import FLAGS, MESSAGES
-from tests.serving.test_client import CANDIDATES, CONTEXT, serving
 from tests.serving.test_kubernetes import BY_KIND, CONTAINER
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from serving.client import RankingClient
 from serving.server import ModelServer
 from serving.tls import channel_credentials, server_credentials
 from tests.serving.conftest import MODEL, Stubs, predict_request
-from tests.serving.test_client import REQUEST
+from tests.serving.ranker_requests import REQUEST
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes certificates, is absent")
 

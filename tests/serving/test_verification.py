@@ -230,7 +230,7 @@ def test_the_libraries_of_the_two_versions_before(tiny_world: TinyWorld, tmp_pat
             library = library_of(version)
         except InputError as error:
             if not _reaches_an_index(tmp_path):
-                pytest.skip(f"PyPI cannot be reached: {error}")
+                pytest.skip(f"older TensorFlow libraries come from PyPI, which cannot be reached: {error}")
             raise
         found = verify(tiny_world.version, None, tensorflow=library)
         assert {finding.status for finding in found} == {"ok"}, found
