@@ -24,7 +24,7 @@ from mmoe_ranker.incremental import carry_over, open_start
 from mmoe_ranker.model import Ranker
 from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.statistics import Statistics
-from mmoe_ranker.training_callbacks import REPORT_STEPS, ProgressBar, SaveProgress
+from mmoe_ranker.training_callbacks import ProgressBar, SaveProgress, StepSummaries
 from mmoe_ranker.training_guards import Guards
 from mmoe_ranker.training_progress import Progress
 from mmoe_ranker.workdir import BEST, CHECKPOINTS, RESULT, Workdir
@@ -78,7 +78,7 @@ def train(
         Guards(config, ranker, progress, workdir),
         experts,
         SaveProgress(progress, config.training.checkpoint_steps),
-        tf.keras.callbacks.TensorBoard(workdir_path / "logs", update_freq=REPORT_STEPS, profile_batch=0),
+        StepSummaries(workdir_path / "logs"),
         ProgressBar(config, progress),
         *callbacks,
     ]
