@@ -162,12 +162,13 @@ def _rows(folder: Path, config) -> list[tuple]:
 
 
 @pytest.mark.slow
-def test_both_ways_to_ask_get_the_same_answer(tmp_path: Path) -> None:
+def test_both_ways_to_ask_get_the_same_answer() -> None:
     from serving.protos import PredictRequest, PredictResponse
     from serving.tensor_codec import decode
-    from tests.benchmarks.model_server import MODELS, ServerProcess, draw_request, messages, publish
+    from tests.benchmarks.model_server import MODELS, ServerProcess, draw_request, messages
+    from tests.benchmarks.serving import _published
 
-    config, models = publish(tmp_path, next(iter(MODELS.values())))
+    config, models, _ = _published(next(iter(MODELS)))
     request = draw_request(config, 30)
     assert len(request["context"]) == 10
     assert len(request["candidates"]) == 30

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from mmoe_ranker import tuning
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import load_config, override_config
+from mmoe_ranker.config_loading import load_config, override_config, parse_config
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.tuning import tune
 from mmoe_ranker.tuning_report import best_trials, write_report
@@ -103,8 +103,14 @@ def test_metrics_are_found_by_path() -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_world: TinyWorld) -> Config:
-    small = {"model.sharing.units": [4], "model.tower": [4], "training.batch_size": 512, "training.epochs": 2}
-    return override_config(tiny_world.config, small)
+    """Two objectives and no experts: half of the graph to trace, in each of the trials."""
+    raw = tiny_world.config.model_dump(mode="json", exclude_unset=True)
+    raw["objectives"] = [objective for objective in raw["objectives"] if objective["name"] in ("click", "like")]
+    raw["combined_score"]["terms"] = {name: raw["combined_score"]["terms"][name] for name in ("click", "like")}
+    raw["model"] |= {"sharing": {"kind": "shared_bottom", "units": [4]}, "tower": [4], "bias": {"kind": "none"}}
+    raw["training"] |= {"batch_size": 512, "epochs": 2}
+    raw["evaluation"] = {"bootstrap": {"replicates": 0}}
+    return parse_config(raw)
 
 
 @pytest.mark.parametrize(
