@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+# Overrides of preset `watch_next`: one objective of each kind in place of five. What a small training takes is to trace
+# its graph, and most of that is the objectives'.
+TWO_OBJECTIVES = [
+    "objectives=[{name: click, family: engagement, kind: binary, event: click}, "
+    "{name: watch_time, family: engagement, kind: regression, event: watch, transform: log1p, given: click}]",
+    "combined_score.terms={click: {weight: 1.0}, watch_time: {weight: 0.5, offset: 1.0}}",
+    "model.bias.objectives=[click]",
+]
+
 
 def small_config() -> dict[str, Any]:
     """A new mapping each time, so that a test may change it."""

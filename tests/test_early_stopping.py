@@ -17,6 +17,7 @@ from mmoe_ranker.errors import InputError
 from mmoe_ranker.training import train
 from mmoe_ranker.training_callbacks import SaveProgress
 from mmoe_ranker.workdir import BEST, RESULT, Workdir
+from tests.configs import TWO_OBJECTIVES
 from tests.conftest import TinyWorld
 
 
@@ -25,6 +26,7 @@ def _eager_config(overrides: tuple[str, ...] = ()) -> Config:
     return load_config(
         "watch_next",
         [
+            *TWO_OBJECTIVES,
             "model.hidden=[32]",
             "model.sharing.units=[16]",
             "model.tower=[8]",

@@ -22,13 +22,16 @@ from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.statistics import LabelStatistics, NumericStatistics, Statistics
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import CHECKPOINTS, RESULT, Workdir
+from tests.configs import TWO_OBJECTIVES
 
 SETTINGS = [
+    *TWO_OBJECTIVES,
     "model.hidden=[32]",
     "model.sharing.units=[16]",
     "model.tower=[8]",
     "training.batch_size=32",
     "training.epochs=1",
+    "evaluation.bootstrap.replicates=0",
 ]
 
 
