@@ -74,7 +74,7 @@ class StepSummaries(tf.keras.callbacks.TensorBoard):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Hands the metrics on where Keras would write them."""
-        if int(self._train_step) % REPORT_STEPS == 0:
+        if self._train_step.numpy() % REPORT_STEPS == 0:
             super().on_train_batch_end(batch, logs)
 
 

@@ -18,13 +18,14 @@ import tensorflow as tf
 
 from mmoe_ranker.cluster import cluster_from_environment
 from mmoe_ranker.config import Config
-from mmoe_ranker.config_loading import dump_config, parse_config
+from mmoe_ranker.config_loading import dump_config, load_config, parse_config
 from mmoe_ranker.dataset import serialized_examples, training_dataset
 from mmoe_ranker.errors import InputError
 from mmoe_ranker.evaluation import evaluate_workdir
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import CHECKPOINTS, RESULT, Workdir
 from tests.clusters import TrainingCluster
+from tests.configs import TWO_OBJECTIVES
 from tests.conftest import TinyWorld
 
 # Starting TensorFlow takes a process seconds, and minutes where five share two busy cores.
@@ -32,17 +33,19 @@ _PATIENCE = 480.0
 _EPOCHS = 4
 
 
-def _config(tiny_world: TinyWorld, **distribution: Any) -> Config:
+def _config(**distribution: Any) -> Config:
     """Without dropout, whose draws no two kinds of distribution share."""
-    raw = tiny_world.config.model_dump(mode="json", exclude_none=True)
+    config = load_config("watch_next", [*TWO_OBJECTIVES, "model.hidden=[32]", "model.tower=[8]"])
+    raw = config.model_dump(mode="json", exclude_none=True)
     raw["model"] |= {"bias": {"kind": "none"}, "dropout": 0.0}
-    raw["model"]["sharing"]["gate_dropout"] = 0.0
-    raw["training"] |= {"epochs": _EPOCHS, "checkpoint_steps": 5, "distribution": distribution or {"kind": "none"}}
+    raw["model"]["sharing"] |= {"experts": 4, "units": [16], "gate_dropout": 0.0}
+    raw["training"] |= {"batch_size": 256, "epochs": _EPOCHS, "checkpoint_steps": 5}
+    raw["training"]["distribution"] = distribution or {"kind": "none"}
     return parse_config(raw)
 
 
 def _arguments(tiny_world: TinyWorld, folder: Path, **distribution: Any) -> list[str]:
-    (folder / "config.yaml").write_text(dump_config(_config(tiny_world, **distribution)), encoding="utf-8")
+    (folder / "config.yaml").write_text(dump_config(_config(**distribution)), encoding="utf-8")
     arguments = ["--config", str(folder / "config.yaml"), "--examples", str(tiny_world.examples)]
     return [*arguments, "--workdir", str(folder / "workdir")]
 
@@ -70,7 +73,7 @@ def _assert_same_weights(received: Path, expected: Path) -> None:
 def one_process(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of the training that all others are compared with."""
     workdir = tmp_path_factory.mktemp("one_process") / "workdir"
-    train(_config(tiny_world), tiny_world.examples, workdir)
+    train(_config(), tiny_world.examples, workdir)
     return workdir
 
 
@@ -127,7 +130,7 @@ def test_a_wrong_cluster_is_refused(
     if described is not None:
         monkeypatch.setenv("TF_CONFIG", described if isinstance(described, str) else json.dumps(described))
     with pytest.raises(InputError, match=f"^For `training.distribution` of kind `{kind}`.*{message}"):
-        train(_config(tiny_world, kind=kind), tiny_world.examples, tmp_path / "workdir")
+        train(_config(kind=kind), tiny_world.examples, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
 
 

@@ -15,9 +15,16 @@ from mmoe_ranker.optimizers import compile_ranker
 from mmoe_ranker.training import set_seeds, train
 from mmoe_ranker.workdir import Workdir
 from serving.verifying.verification import gate
+from tests.configs import TWO_OBJECTIVES
 from tests.conftest import TinyWorld
 
-OVERRIDES = ["model.hidden=[32]", "model.sharing.units=[16]", "model.tower=[8]", "training.batch_size=256"]
+OVERRIDES = [
+    *TWO_OBJECTIVES,
+    "model.hidden=[32]",
+    "model.sharing.units=[16]",
+    "model.tower=[8]",
+    "training.batch_size=256",
+]
 # Without dropout in the dense part: its draws depend on the type, and XLA draws others from the same state.
 OVERRIDES += ["model.sharing.gate_dropout=0", "model.crosses.layers=1", "training.epochs=1"]
 
