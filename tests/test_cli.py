@@ -10,13 +10,15 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmoe_ranker.cli import main
 from mmoe_ranker.demo import request_from_examples
+from tests.configs import TWO_OBJECTIVES
 from tests.conftest import TinyWorld
 
 pytestmark = pytest.mark.slow
@@ -32,6 +34,21 @@ def run(*arguments: object, stdin: str | None = None, cwd: Path | None = None) -
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
     )
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The console script in this process, for what `run` would spend on importing TensorFlow once more."""
+
+    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["mmoe-ranker", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exited:
+            main()
+        return subprocess.CompletedProcess(arguments, exited.value.code, *capsys.readouterr())  # type: ignore[arg-type]
+
+    return run_here
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -68,8 +85,9 @@ def test_help_and_version() -> None:
     assert run("--version").stdout.startswith("mmoe-ranker, version ")
 
 
-def test_the_main_job_by_its_commands(tmp_path: Path) -> None:
-    small = ["--set", "model.hidden=[16]", "--set", "training.batch_size=128", "--set", "training.epochs=1"]
+def test_the_main_job_by_its_commands(tmp_path: Path, run_here: Callable[..., Any]) -> None:
+    overrides = [*TWO_OBJECTIVES, "model.hidden=[16]", "training.batch_size=128", "training.epochs=1"]
+    small = [argument for override in overrides for argument in ("--set", override)]
     logs, examples = tmp_path / "logs", tmp_path / "examples"
     assert run("simulate", "--out", logs, "--requests", 100, "--seed", 2).returncode == 0
     files = ["--impressions", logs / "impressions.jsonl", "--feedback", logs / "feedback.jsonl"]
@@ -80,7 +98,7 @@ def test_the_main_job_by_its_commands(tmp_path: Path) -> None:
     done = run(*train)
     assert done.returncode == 0, done.stderr
     assert "Trained 13 steps" in done.stdout
-    again = run(*train)
+    again = run_here(*train)
     assert again.returncode == 0
     assert "Nothing to do" in again.stdout
     assert "of 13 steps, finished" in again.stdout
@@ -184,15 +202,15 @@ def test_a_port_in_use(tiny_world: TinyWorld) -> None:
     assert str(port) in message
 
 
-def test_folders_that_are_missing(tmp_path: Path, tiny_world: TinyWorld) -> None:
+def test_folders_that_are_missing(tmp_path: Path, tiny_world: TinyWorld, run_here: Callable[..., Any]) -> None:
     none = tmp_path / "none"
     train = ["train", "--config", "watch_next", "--examples", none, "--workdir", tmp_path / "workdir"]
     assert "none" in refusal(run(*train))
-    assert "none" in refusal(run("serve", "--models", none, "--port", 0))
-    assert "none" in refusal(run("export", "--workdir", none, "--out", tmp_path / "models"))
-    assert "none" in refusal(run("evaluate", "--workdir", none, "--examples", tiny_world.examples))
+    assert "none" in refusal(run_here("serve", "--models", none, "--port", 0))
+    assert "none" in refusal(run_here("export", "--workdir", none, "--out", tmp_path / "models"))
+    assert "none" in refusal(run_here("evaluate", "--workdir", none, "--examples", tiny_world.examples))
     files = ["--impressions", none / "*.jsonl", "--feedback", none / "*.jsonl"]
-    assert "none" in refusal(run("examples", "--config", "watch_next", *files, "--out", tmp_path / "examples"))
+    assert "none" in refusal(run_here("examples", "--config", "watch_next", *files, "--out", tmp_path / "examples"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -126,20 +126,6 @@ def test_every_form_of_the_logs_gives_the_same_bytes(config: Config, tmp_path: P
         assert contents[name] == contents["lines"], name
 
 
-@pytest.mark.slow
-def test_number_of_workers_changes_nothing(config: Config, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pipelines.log_blocks.BLOCK_BYTES", 2000)
-    records, events = random_logs()
-    records[3] = {**records[3], "timestamp": "yesterday"}
-    paths = write_json(tmp_path / "i.jsonl", records), write_json(tmp_path / "f.jsonl", events)
-    run(config, *paths, str(tmp_path / "one"), ["--num_shards", "6"])
-    two = ["--num_shards", "6", "--direct_num_workers", "2", "--direct_running_mode", "multi_processing"]
-    run(config, *paths, str(tmp_path / "two"), two)
-    one = content_of(tmp_path / "one")
-    assert one == content_of(tmp_path / "two")
-    assert sum(path.endswith(".tfrecord.gz") for path in one) >= 6
-
-
 def test_blocks_and_parts_change_nothing_but_the_cut(config: Config, tmp_path: Path, monkeypatch):
     records, events = random_logs()
     paths = write_json(tmp_path / "i.jsonl", records), write_json(tmp_path / "f.jsonl", events)

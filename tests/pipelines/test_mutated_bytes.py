@@ -7,21 +7,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from apache_beam.pvalue import TaggedOutput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_ranker.config_loading import parse_config
 from pipelines.batches import ImpressionBatch, table_from_bytes
-from pipelines.impressions import run
 from pipelines.log_blocks import list_blocks
 from pipelines.log_reading import COUNTS, ReadFeedback, ReadImpressions
 from pipelines.shuffle import Shuffle
 from tests.configs import small_config
 from tests.pipelines.bad_records import GOOD
 from tests.pipelines.logs import event, write_json
-from tests.pipelines.reading import letters_of, read_all
 
 
 def mutated(records: list[Any], flips: list[tuple[int, int]], cuts: list[int], path: Path) -> bytes:
@@ -74,21 +71,3 @@ def test_mutated_records_are_read_or_refused(tmp_path_factory, flips, cuts):
         lines = set(data.split(b"\n"))
         untouched = {record["request_id"] for record in records if json.dumps(record).encode() in lines}
         assert untouched <= requests
-
-
-@given(FLIPS, CUTS)
-@settings(max_examples=4, deadline=None)
-@pytest.mark.slow
-def test_mutated_logs_reconcile(tmp_path_factory, flips, cuts):
-    config = parse_config(small_config())
-    folder = tmp_path_factory.mktemp("mutated")
-    events = [event(number, f"v{1 + number % 3}", "watch", 4.0) for number in range(20)]
-    impressions = mutated(GOOD, flips, cuts, folder / "i.jsonl")
-    feedback = mutated(events, flips, cuts, folder / "f.jsonl")
-    summary = run(config, str(folder / "i.jsonl"), str(folder / "f.jsonl"), str(folder / "out"))
-    assert summary["impressions"]["records"] == sum(bool(line.strip()) for line in impressions.split(b"\n"))
-    assert summary["feedback"]["read"] == sum(bool(line.strip()) for line in feedback.split(b"\n"))
-    for log in ("impressions", "feedback"):
-        assert summary[log]["reconciled"]
-        assert len(letters_of(folder / "out", log)) == summary[log]["dead_letters"]
-    assert len(read_all(config, folder / "out")) == summary["impressions"]["examples"]
