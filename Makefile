@@ -26,7 +26,7 @@ browser:
 		--no-install-recommends chromium >/dev/null; } || echo "No browser could be installed: its tests will be skipped."
 
 test: $(READY) browser
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest tests -m "not slow"
