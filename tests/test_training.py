@@ -18,6 +18,7 @@ import yaml
 from mmoe_ranker.config import Config
 from mmoe_ranker.config_loading import dump_config, load_config
 from mmoe_ranker.errors import InputError
+from mmoe_ranker.report.training_log import training_metrics
 from mmoe_ranker.training import train
 from mmoe_ranker.workdir import CHECKPOINTS, RESULT, Workdir
 from tests.conftest import TinyWorld
@@ -35,7 +36,10 @@ def test_learns_and_says_so(tiny_world: TinyWorld) -> None:
     assert metrics["click_auc"] > 0.6
     assert tiny_world.result["steps"] == 2 * -(-tiny_world.summary["splits"]["train"]["examples"] // 256)
     assert Workdir.open(tiny_world.workdir).result == tiny_world.result
-    assert list((tiny_world.workdir / "logs").rglob("events.out.*"))
+    # For TensorBoard the 20th step of each of two passes of 25, and no step between.
+    steps, aucs = training_metrics(tiny_world.workdir / "logs")["click_auc"]
+    assert steps.tolist() == [20, 40]
+    assert aucs[1] > aucs[0]
 
 
 def test_the_same_seed_gives_the_same_model(tiny_world: TinyWorld, tmp_path: Path) -> None:
