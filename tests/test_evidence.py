@@ -80,24 +80,35 @@ def test_every_kind_of_bias_of_table_2_is_a_config() -> None:
     }
 
 
-def test_anchored_is_held_against_the_better_of_none_and_the_shallow_tower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ndcg = {"none": [0.8, 0.7, 0.9], "shallow_tower": [0.7, 0.9, 0.7], "anchored": [0.81, 0.72, 0.93]}
+def test_arms_of_a_grid_are_held_against_each_other_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ndcg = {
+        "none": [0.8, 0.7, 0.9],
+        "shallow_tower": [0.7, 0.9, 0.7],
+        "anchored": [0.81, 0.72, 0.93],
+        "input_feature": [0.6, 0.7, 0.75],
+    }
 
     def one(root: Path, settings: dict[str, Any], knobs: dict[str, float]) -> dict[str, float]:
-        assert knobs == table2.ANCHORED_GRID[settings["world"]]
+        assert knobs == table2.PLANS[experiment].worlds[settings["world"]]
         return dict.fromkeys(table2.READINGS, 1.0) | {"ndcg": ndcg[settings["arm"]][settings["seed"] - 1]}
 
     monkeypatch.setattr(table2, "_one", one)
-    plan = dataclasses.replace(table2.PLANS["anchored_grid"], seeds=(1, 2, 3))
-    result = table2.run(tmp_path / "anchored_grid", plan)
-    assert len(result) == 6
-    for world in result.values():
+    experiment = "anchored_grid"
+    plan = dataclasses.replace(table2.PLANS[experiment], seeds=(1, 2, 3))
+    anchored = table2.run(tmp_path / experiment, plan)
+    assert len(anchored) == 6
+    for world in anchored.values():
         held = world["anchored_minus_better"]
         assert held["better"] == "none"
         np.testing.assert_allclose(held["difference"]["values"], [0.01, 0.02, 0.03])
         assert held["difference"]["mean"] == pytest.approx(0.02)
+        assert "tower_minus_input" not in world
+    experiment = "table2_grid"
+    grid = table2.run(tmp_path / experiment)
+    assert len(grid) == 8
+    for world in grid.values():
+        np.testing.assert_allclose(world["tower_minus_input"]["values"], [0.1, 0.2, -0.05])
+        assert "anchored_minus_better" not in world
 
 
 @pytest.mark.parametrize("data", ["simulated", "kuairand", "census_income"])

@@ -5,8 +5,9 @@ trains on the same logs and orders the same fresh requests (`live_experiment`); 
 true relevance.
 
   table2         the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
-  table2_grid    how the order of the arms depends on confounding (alignment and agenda of the logging ranker) and on
-                 the conflict between what is clicked and what satisfies: fewer seeds and requests, more worlds
+  table2_grid    how the order of input feature, shallow tower and none depends on confounding (alignment and agenda of
+                 the logging ranker) and on the conflict between what is clicked and what satisfies: fewer seeds and
+                 requests, more worlds
   anchored_grid  anchored against the better of none and the shallow tower, over alignment and agenda
 """
 
@@ -78,7 +79,7 @@ class Plan:
 
 PLANS = {
     "table2": Plan(WORLDS, tuple(ARMS), (1, 2, 3, 4, 5), Size()),
-    "table2_grid": Plan(GRID, tuple(arm for arm in ARMS if arm != "anchored_no_flag"), (1, 2, 3), Size(10_000)),
+    "table2_grid": Plan(GRID, (CONTROL, "input_feature", "shallow_tower"), (1, 2, 3), Size(10_000)),
     "anchored_grid": Plan(ANCHORED_GRID, (CONTROL, "shallow_tower", "anchored"), (1, 2, 3, 4, 5), Size()),
 }
 
@@ -91,8 +92,9 @@ def run(folder: Path, plan: Plan | None = None) -> dict[str, Any]:
       plan: in place of that one.
 
     Returns:
-      By world, each figure with the arms' differences from the control in percent; and where anchored is among the
-      arms, under `anchored_minus_better` that of its NDCG from the better of none and the shallow tower.
+      By world, each figure with the arms' differences from the control in percent; and of the NDCG, where these are
+      among the arms, `tower_minus_input`, of the shallow tower and the input feature, and `anchored_minus_better`, of
+      anchored and the better of none and the shallow tower.
     """
     plan = plan or PLANS[folder.name]
     settings = [
@@ -107,17 +109,26 @@ def run(folder: Path, plan: Plan | None = None) -> dict[str, Any]:
         of_world = [row for row in rows if row["world"] == world]
         result[world] = against_control(of_world, CONTROL, [*READINGS, "ndcg"], relative=True)
         print(f"\n{world}\n\n{table(result[world], 2, ' %')}")
+        if {"input_feature", "shallow_tower"} <= set(plan.arms):
+            result[world]["tower_minus_input"] = _difference(of_world, "shallow_tower", "input_feature")
+            print(f"\nshallow tower minus input feature: {text(result[world]['tower_minus_input'])}")
         if {"anchored", "shallow_tower"} <= set(plan.arms):
             result[world]["anchored_minus_better"] = _minus_better(of_world)
             print(f"\nanchored minus the better: {result[world]['anchored_minus_better']['text']}")
     return result
 
 
+def _difference(rows: Sequence[dict[str, Any]], first: str, second: str) -> dict[str, Any]:
+    """The difference in NDCG of two arms, paired over seeds."""
+    values = by_arm(rows, "ndcg")
+    return over_seeds((np.asarray(values[first]) - np.asarray(values[second])).tolist())
+
+
 def _minus_better(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The difference in NDCG, paired over seeds; better on average, so that it is one arm and no seed's luck."""
+    """Anchored against the better on average, so that it is one arm and no seed's luck."""
     values = by_arm(rows, "ndcg")
     better = max((CONTROL, "shallow_tower"), key=lambda arm: np.mean(values[arm]))
-    difference = over_seeds((np.asarray(values["anchored"]) - np.asarray(values[better])).tolist())
+    difference = _difference(rows, "anchored", better)
     return {"better": better, "difference": difference, "text": f"{better}, {text(difference)}"}
 
 
