@@ -107,7 +107,8 @@ class NativeSession:
                 )
             self.meta_graph: bytes = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
             self._loops = any(op in self.meta_graph for op in _LOOPS)
-            self._under_way: set[int] = set()  # threads that run the session
+            # Threads that run the session. A set, since a thread may be stopped between reading and writing a count.
+            self._under_way: set[int] = set()
         except StatusError:
             api.TF_DeleteGraph(self._graph)
             raise
