@@ -40,8 +40,8 @@ class ParameterServers(Frozen):
 class Training(Frozen):
     """Chronological passes over the training split; embeddings by a sparse optimiser, the rest by dense ones.
 
-    `bias_optimizer` moves the shallow tower, by default as `optimizer` does: the faster it learns, the more it takes
-    of what position and relevance both explain.
+    `bias_optimizer` moves the shallow tower, by default as `optimizer` does. A faster one makes its curve steeper, and
+    may let it take what position and relevance both explain.
     `loss_weighting: uncertainty` learns the objectives' weights (Kendall et al. 2018). `sample_weight` names a numeric
     feature of side bias, at least 0: the weight of the impression in every loss, relative to its mean in the batch; an
     impression without a value weighs 1. `precision` and `xla` are for devices that gain
