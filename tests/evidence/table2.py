@@ -6,8 +6,7 @@ true relevance.
 
   table2         the world whose logging ranker has an agenda of its own, and the one that orders by relevance alone
   table2_grid    how the order of input feature, shallow tower and none depends on confounding (alignment and agenda of
-                 the logging ranker) and on the conflict between what is clicked and what satisfies: fewer seeds and
-                 requests, more worlds
+                 the logging ranker) and on the conflict between what is clicked and what satisfies; smaller worlds
   anchored_grid  anchored against the better of none and the shallow tower, over alignment and agenda
 """
 
@@ -79,7 +78,7 @@ class Plan:
 
 PLANS = {
     "table2": Plan(WORLDS, tuple(ARMS), (1, 2, 3, 4, 5), Size()),
-    "table2_grid": Plan(GRID, (CONTROL, "input_feature", "shallow_tower"), (1, 2, 3), Size(10_000)),
+    "table2_grid": Plan(GRID, (CONTROL, "input_feature", "shallow_tower"), (1, 2, 3, 4, 5), Size(10_000)),
     "anchored_grid": Plan(ANCHORED_GRID, (CONTROL, "shallow_tower", "anchored"), (1, 2, 3, 4, 5), Size()),
 }
 
