@@ -115,12 +115,12 @@ def evaluate_workdir(workdir_path: Path, examples: Path, split: str) -> dict[str
     check_built_with(config, load_config(examples / CONFIG), examples)
     ranker = workdir.load_ranker()
     predictions = predict(ranker, examples, split, config)
-    report = {"split": split} | evaluate(predictions, config) | {"learned_bias": learned_bias(ranker, config)}
+    report = {"split": split} | evaluate(predictions, config) | {"learned_bias": learned_bias(ranker)}
     save_evaluation(workdir_path, examples, predictions, report)
     return report
 
 
-def learned_bias(ranker: Ranker, config: Config) -> list[dict[str, Any]]:
+def learned_bias(ranker: Ranker) -> list[dict[str, Any]]:
     """What the shallow tower learned: its logit for every combination of values of its features (fig. 7).
 
     Returns:

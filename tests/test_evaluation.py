@@ -165,7 +165,7 @@ def test_report_of_a_workdir_holds_the_learned_bias(tiny_world: TinyWorld) -> No
         expected = tables["position"][row, 0] + tables["device"][index[device], 0]
         expected += tables["position_x_device"][row * devices.num_rows + index[device], 0]
         assert rows[(position, device)] == pytest.approx(float(expected), rel=1e-5)
-    assert learned_bias(ranker, tiny_world.config)[0].keys() == {"position", "device", "click", "like", "dismiss"}
+    assert learned_bias(ranker)[0].keys() == {"position", "device", "click", "like", "dismiss"}
 
 
 def test_an_evaluation_stays_in_its_workdir(tiny_world: TinyWorld) -> None:
@@ -194,7 +194,7 @@ def test_position_seen_changes_what_the_tower_biases_and_nothing_else(tiny_world
     ranker = Workdir.open(tiny_world.workdir).load_ranker()
     made = predict(ranker, tiny_world.examples, "test", tiny_world.config)
     assert made.seen is not None
-    bias = {(row["position"], row["device"]): row["click"] for row in learned_bias(ranker, tiny_world.config)}
+    bias = {(row["position"], row["device"]): row["click"] for row in learned_bias(ranker)}
     keys = list(zip(made.columns["position"].tolist(), made.columns["device"].tolist(), strict=True))
     moved = [bias[(position, device.decode())] - bias[(None, device.decode())] for position, device in keys]
     logits = {

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 
 from tests.conformance.target import NAME, VERSION, Target, write_model
 from tests.serving.conftest import Stubs, predict_request
+from tests.serving.published_versions import answer, until
 
 AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 END = get_model_status_pb2.ModelVersionStatus.END
@@ -36,21 +37,6 @@ def models(target: Target, stubs: Stubs) -> Iterator[Path]:
 def successor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """y = x / 2 + 3, to be published by a copy."""
     return write_model(tmp_path_factory.mktemp("successor"), offset=3.0)
-
-
-def until(condition, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
-
-
-def answer(stubs: Stubs, version: int | None = None) -> tuple[int, float]:
-    request = predict_request(x=[2.0])
-    if version is not None:
-        request.model_spec.version.value = version
-    response = stubs.prediction.Predict(request)
-    return response.model_spec.version.value, response.outputs["y"].float_val[0]
 
 
 def statuses(stubs: Stubs) -> list[tuple[int, int, int]]:

@@ -107,5 +107,5 @@ def _train(config: Config, examples: Path, folder: Path) -> None:
 def _predict(config: Config, examples: Path, workdir: Path, folder: Path) -> None:
     ranker = Workdir.open(workdir).load_ranker()
     predict(ranker, examples, "test", config).save(folder / "test.parquet")
-    (folder / "learned_bias.json").write_text(json.dumps(learned_bias(ranker, config)), encoding="utf-8")
+    (folder / "learned_bias.json").write_text(json.dumps(learned_bias(ranker)), encoding="utf-8")
     tf.keras.backend.clear_session()

@@ -90,7 +90,7 @@ def _one_world(
         score, requests_of = predictions.predictions["click"], predictions.columns[REQUEST_ID]
         result["ndcg"][model] = metrics.ndcg(relevance.loc[keys].to_numpy(), score, requests_of, k=10).value
         if "spearman" not in result:
-            result["spearman"] = _spearman_by_device(learned_bias(ranker, config), truth_curve(folder / "logged"))
+            result["spearman"] = _spearman_by_device(learned_bias(ranker), truth_curve(folder / "logged"))
     return result
 
 

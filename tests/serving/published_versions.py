@@ -46,7 +46,7 @@ def states(stubs: Stubs) -> dict[int, tuple[str, int, str]]:
     }
 
 
-def until(condition, seconds: float = 20.0) -> None:
+def until(condition, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 import urllib.request
 
 import grpc
@@ -16,6 +15,7 @@ from serving.metrics import ServerMetrics
 from serving.server import ModelServer
 from serving.tensor_codec import encode_numbers
 from tests.serving.conftest import MODEL, Stubs, open_channel, predict_request
+from tests.serving.published_versions import until
 
 
 def samples(server: ModelServer) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -35,11 +35,8 @@ def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
 
 def samples_once_there(server, wanted):
     """Some are counted when the answer is out already."""
-    end = time.monotonic() + 20
-    while wanted not in (found := samples(server)):
-        assert time.monotonic() < end, f"{wanted} was not counted"
-        time.sleep(0.05)
-    return found
+    until(lambda: wanted in samples(server))
+    return samples(server)
 
 
 def test_histogram_of_each_objective(exports, tmp_path):
